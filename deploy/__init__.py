@@ -1,0 +1,1 @@
+"""Releases: observe, plan, show, apply."""

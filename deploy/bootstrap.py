@@ -1,0 +1,98 @@
+"""Making a bare Debian or Ubuntu server ready: engine, python3, zstd, folders, the edge network and the edge nginx.
+
+The same pattern as a deploy: look, plan what is missing, show it, do it, check. A second run finds nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from deploy.model import HOME
+from ops.config import Environment, HostAddress
+from ops.errors import Failed, Refused
+from ops.host import Host
+from ops.shell import Command, chain, sh
+
+SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
+PACKAGES = {"docker": "docker.io", "dockerd": "docker.io", "python3": "python3-minimal", "zstd": "zstd", "iptables": "iptables"}
+
+# One round trip for all that is to be known; every line is `key=value`. POSIX sh, for a server without python3.
+_FACTS = f"""
+. /etc/os-release; echo "id=$ID"; echo "version=$VERSION_ID"
+echo "user=$(id -un)"; echo "uid=$(id -u)"; echo "groups=$(id -Gn)"
+PATH=$PATH:/usr/sbin:/sbin
+for p in docker dockerd python3 zstd iptables; do command -v $p >/dev/null && echo "has_$p=yes"; done
+python3 -c 'import http.client, json' 2>/dev/null && echo python=works
+[ -d /run/systemd/system ] && echo systemd=yes
+[ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo sudo=no
+if [ "$(id -u)" = 0 ] || id -Gn | grep -qw docker; then [ -S /var/run/docker.sock ] && docker version >/dev/null 2>&1 && echo engine=yes; fi
+[ -d {HOME} ] && [ -w {HOME} ] && [ "$(stat -c %a {HOME})" = 711 ] && echo home=yes
+exit 0
+"""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something to do on a server as root: what it is, and the commands."""
+
+    what: str
+    command: Command
+
+
+def look(host: Host) -> dict[str, str]:
+    """Return what is known of a server before anything is installed. Raises Refused for a system we do not know."""
+    lines = host.check(sh("sh", "-c", _FACTS)).splitlines()
+    facts = dict(line.split("=", 1) for line in lines if "=" in line)
+    if facts.get("version") not in SUPPORTED.get(facts.get("id", ""), ()):
+        raise Refused(f"{facts.get('id')} {facts.get('version')} is not supported", where=host.name,
+                      fix="use Debian 12 or 13, or Ubuntu 22.04 or 24.04")  # fmt: skip
+    if facts.get("sudo") == "no":
+        raise Refused("we are not root and sudo asks for a password", where=host.name,
+                      fix=f"allow it: echo '{facts.get('user')} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/tidegate")  # fmt: skip
+    return facts
+
+
+def plan(facts: Mapping[str, str]) -> tuple[Missing, ...]:
+    """Return what a server lacks, in the order to do it. Pure."""
+    lacking = sorted({package for program, package in PACKAGES.items() if f"has_{program}" not in facts})
+    if facts.get("python") != "works":
+        lacking = sorted({*lacking, "python3"} - {"python3-minimal"})
+    found = []
+    if lacking:
+        found.append(Missing(f"install {', '.join(lacking)}", _install(lacking)))
+    if "engine" not in facts:
+        found.append(Missing("start the engine", _start_engine(facts)))
+    if facts["uid"] != "0" and "docker" not in facts["groups"].split():
+        found.append(Missing(f"let {facts['user']} use the engine", sh("usermod", "-aG", "docker", facts["user"])))
+    if "home" not in facts:
+        found.append(Missing(f"create {HOME}", sh("install", "-d", "-m", "0711", "-o", facts["user"], HOME)))
+    return tuple(found)
+
+
+def _install(packages: Sequence[str]) -> Command:
+    quiet = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=120")
+    return chain(sh(*quiet, "update"), sh(*quiet, "install", "--no-install-recommends", *packages))
+
+
+def _start_engine(facts: Mapping[str, str]) -> Command:
+    start = sh("systemctl", "enable", "--now", "docker") if "systemd" in facts else sh("service", "docker", "start")
+    wait = "for i in $(seq 150); do docker version >/dev/null 2>&1 && exit 0; sleep 0.2; done; docker version"
+    return chain(start, sh("sh", "-c", wait))
+
+
+def prepare(env: Environment, address: HostAddress, say: Callable[[str, str], None], confirm: Callable[[str, Sequence[str]], bool]) -> bool:
+    """Install and configure what a server lacks; returns whether it was agreed to. Raises Refused, Failed."""
+    with Host(env, address) as host:
+        missing = plan(look(host))
+        if not confirm(host.name, [one.what for one in missing]):
+            return False
+        for one in missing:
+            say(host.name, one.what)
+            host.check(one.command, root=True)
+    if missing:
+        with Host(env, address) as again:  # a new login, since group membership is given at login
+            if left := plan(look(again)):
+                raise Failed(f"still missing after the bootstrap: {', '.join(one.what for one in left)}", where=again.name,
+                             fix="look at the server, then run inv server.bootstrap again")  # fmt: skip
+    return True

@@ -1,0 +1,350 @@
+"""A real server: the agent for files, waits and nginx, the engine's API for containers and images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from deploy import edge, observe, public
+from deploy.diagnosis import likely_cause
+from deploy.model import EDGE, EDGE_HOME, HOME, NETWORK, HealthSpec, HostState, ImageRef, ProbeReport, ProcessSpec, Release
+from deploy.ship import Progress, Shipper, follow, pipe_whole
+from ops import engine as sdk
+from ops.config import Environment
+from ops.errors import Failed, Refused
+from ops.link import AgentError, Link, require_engine
+from ops.secret import Secret
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+SWITCH_SECONDS = 15.0
+PROOFS = 10
+LOG_LINES = 30
+START_INTERVAL = 200_000_000  # nanoseconds
+
+
+class DockerServer:
+    """One server of an environment over its connection; implements deploy.server.Server."""
+
+    def __init__(self, env: Environment, link: Link, shipper: Shipper | None, progress: Progress) -> None:
+        self._env = env
+        self._app = env.app.name
+        self._link = link
+        self._shipper = shipper
+        self._progress = progress
+        self._others: tuple[str, ...] = ()
+        self._old_workers: list[int] = []
+        self._client: APIClient | None = None
+        self._locked: Future[Any] | None = None
+        self.remarks: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """Return how people know the server."""
+        return self._link.name
+
+    @property
+    def engine(self) -> APIClient:
+        """Return the server's engine."""
+        if self._client is None:
+            hello = require_engine(self._link)
+            self._client = sdk.connect(self._link.socket, min(hello["engine"]["ApiVersion"], "1.47", key=_version))
+        return self._client
+
+    def cancel(self) -> None:
+        """Let every wait on the server end now."""
+        self._link.send("cancel")
+
+    def resume(self) -> None:
+        """Allow waits again."""
+        self._link.call("resume")
+
+    def remark(self, text: str) -> None:
+        """Keep a remark for the summary."""
+        self.remarks.append(f"{self.name}: {text}")
+
+    def lock(self, holder: Mapping[str, str]) -> None:
+        """Ask for the app's lock, held until the connection ends; `observe` raises Locked if it was not to be had."""
+        self._locked = self._link.send("lock", path=f"{observe.app_home(self._app)}/lock", holder=dict(holder))
+
+    def observe(self) -> HostState:
+        """Look at containers, nginx, releases and the journal, after the lock. Raises Locked, Refused, Unreachable."""
+        look = self._link.send("look", **observe.question(self._app))
+        hello = require_engine(self._link)
+        if self._locked:
+            self._hold(self._locked)
+        seen = look.result()
+        self._others = tuple(seen["edge"])
+        return observe.parse(self.name, self._app, hello, seen)
+
+    def _hold(self, locked: Future[Any]) -> None:
+        try:
+            locked.result()
+        except AgentError as error:
+            raise Refused(f"cannot take the lock under {HOME}", where=self.name, why=error.what,
+                          fix=f"inv server.bootstrap -e {self._env.name}") from None  # fmt: skip
+
+    def journal(self, record: Mapping[str, Any], *, wait: bool = True) -> None:
+        """Append a record durably; without `wait` it is only sent, in order."""
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": stamp, **record})
+        sent = self._link.send("append", path=f"{observe.app_home(self._app)}/journal.jsonl", lines=[line])
+        if wait:
+            sent.result()
+
+    def receive(self, image: ImageRef) -> None:
+        """Have the image completely, transferring only what is missing."""
+        name, _, version = image.name.rpartition(":")
+        if image.pull:
+            follow(self.engine.pull(name, version, stream=True, decode=True), self._progress, where=self.name)
+        elif not self._pull_from_us(image.name, version):
+            pipe_whole(image.name, self._link.socket, where=self.name)
+        self.engine.inspect_image(image.name)
+
+    def _pull_from_us(self, image: str, version: str) -> bool:
+        path = self._shipper.offer(image) if self._shipper else None
+        try:
+            port = self._link.callback_port() if path else 0
+        except TimeoutError:
+            port = 0
+        if not port:
+            return False
+        there = f"localhost:{port}/{path}"
+        follow(self.engine.pull(there, version, stream=True, decode=True), self._progress, where=self.name)
+        self.engine.tag(f"{there}:{version}", image.rpartition(":")[0], version)
+        self.engine.remove_image(f"{there}:{version}")
+        return True
+
+    def run_once(self, spec: ProcessSpec, timeout: float) -> None:
+        """Run a container to its end and remove it. Raises Failed with its output."""
+        self._create(spec, restart=False)
+        try:
+            self.engine.start(spec.name)
+            code = self._wait_for_end(spec.name, timeout)
+            if code:
+                raise Failed(f"`{' '.join(spec.command)}` failed with exit code {code}", where=self.name,
+                             why=self._logs(spec.name) or "it said nothing", fix="mend it and deploy again")  # fmt: skip
+        finally:
+            self.engine.remove_container(spec.name, force=True)
+
+    def _wait_for_end(self, name: str, timeout: float) -> int:
+        from requests.exceptions import ConnectionError, ReadTimeout
+
+        try:
+            return int(self.engine.wait(name, timeout=timeout)["StatusCode"])
+        except (ReadTimeout, ConnectionError):
+            raise Failed(f"{name} did not end within {timeout:.0f} s", where=self.name, why=self._logs(name),
+                         fix="raise migrate.timeout if that is normal") from None  # fmt: skip
+
+    def start_new(self, specs: Sequence[ProcessSpec]) -> None:
+        """Create and start containers, at once."""
+        self._each([spec.name for spec in specs], lambda name: self._boot(next(one for one in specs if one.name == name)))
+
+    def _boot(self, spec: ProcessSpec) -> None:
+        self._create(spec, restart=True)
+        self._start(spec.name)
+
+    def _create(self, spec: ProcessSpec, *, restart: bool) -> None:
+        client = self.engine
+        host = client.create_host_config(
+            binds=[f"{volume}:{path}" for volume, path in spec.volumes.items()],
+            restart_policy={"Name": "unless-stopped"} if restart else {"Name": "no"},
+            log_config={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}},
+            security_opt=["no-new-privileges"], mem_limit=spec.memory, network_mode=NETWORK, init=True,
+        )  # fmt: skip
+        endpoint = client.create_endpoint_config(ipv4_address=spec.address)
+        config = client.create_container_config(
+            spec.image, command=list(spec.command) or None, labels=dict(spec.labels), host_config=host,
+            environment={key: _plain(value) for key, value in spec.environment.items()},
+            networking_config=client.create_networking_config({NETWORK: endpoint}),
+        )  # fmt: skip
+        config["Healthcheck"] = self._healthcheck(spec)
+        try:
+            client.create_container_from_config(config, spec.name)
+        except sdk.EngineError as error:
+            raise Failed(f"cannot create {spec.name}", where=self.name, why=error.explanation or str(error)) from None
+
+    def _healthcheck(self, spec: ProcessSpec) -> dict[str, Any] | None:
+        """Keep the web process's check, asked often while it starts where the engine can; others have none of it."""
+        if not spec.healthcheck:
+            return {"Test": ["NONE"]}
+        often = {"StartPeriod": int(self._env.app.health.timeout * 1e9), "StartInterval": START_INTERVAL}
+        return often if self._asks_often else None
+
+    @property
+    def _asks_often(self) -> bool:
+        """Tell whether the engine knows `start-interval` (API 1.44, engine 25)."""
+        return _version(self.engine.api_version) >= (1, 44)
+
+    def start(self, containers: Sequence[str]) -> None:
+        """Start kept containers."""
+        self._each(containers, self._start)
+
+    def _start(self, name: str) -> None:
+        try:
+            self.engine.start(name)
+        except sdk.EngineError as error:
+            raise Failed(f"cannot start {name}", where=self.name, why=error.explanation or str(error)) from None
+
+    def stop(self, containers: Sequence[str], seconds: float) -> None:
+        """Send SIGTERM, and SIGKILL after `seconds`; those already stopped are fine."""
+        self._each(containers, lambda name: self.engine.stop(name, timeout=max(1, round(seconds))), missing_ok=True)
+
+    def remove(self, containers: Sequence[str]) -> None:
+        """Remove containers; those already gone are fine."""
+        self._each(containers, lambda name: self.engine.remove_container(name, force=True), missing_ok=True)
+
+    @staticmethod
+    def _each(names: Sequence[str], action: Callable[[str], object], *, missing_ok: bool = False) -> None:
+        def one(name: str) -> None:
+            try:
+                action(name)
+            except sdk.NotFound:
+                if not missing_ok:
+                    raise
+
+        if len(names) == 1:
+            return one(names[0])
+        with ThreadPoolExecutor(max(1, len(names))) as pool:
+            list(pool.map(one, names))
+
+    def wait_healthy(self, wanted: Sequence[HealthSpec], timeout: float) -> None:
+        """Wait until all are healthy. Raises Failed with the last logs, the health output and the likely cause."""
+        seen = self._link.call("healthy", wanted=[one.to_wire() for one in wanted], timeout=timeout, early=not self._asks_often)
+        if seen["ok"]:
+            return None if self._asks_often else self._ask_once([one.container for one in wanted])
+        name = seen["container"]
+        port = next(one.port for one in wanted if one.container == name)
+        listening = self._link.call("listening", container=name) if seen["reason"] == "timeout" else []
+        cause = likely_cause(seen["reason"], seen["last"], port, listening)
+        logs = self._logs(name)
+        raise Failed(f"{name} did not become healthy ({seen['reason']})", where=self.name,
+                     why=cause + (f"\n  its last words:\n{_indent(logs)}" if logs else "\n  it said nothing"),
+                     fix="mend it and deploy again")  # fmt: skip
+
+    def _ask_once(self, containers: Sequence[str]) -> None:
+        """Run the images' health checks ourselves, where the engine would only do it after a whole interval."""
+        for name in containers:
+            test = (self.engine.inspect_container(name)["Config"].get("Healthcheck") or {}).get("Test") or ["NONE"]
+            command = test[1:] if test[0] == "CMD" else ["/bin/sh", "-c", *test[1:]]
+            if test[0] != "NONE" and (words := self._exec(name, command)) is not None:
+                raise Failed(f"{name} did not become healthy", where=self.name, why=f"its health check says: {words}")
+
+    def _exec(self, container: str, command: Sequence[str]) -> str | None:
+        """Run a command in a container; returns what it said if it failed, else None."""
+        run = self.engine.exec_create(container, list(command))
+        words: bytes = self.engine.exec_start(run["Id"])
+        failed = self.engine.exec_inspect(run["Id"])["ExitCode"] != 0
+        return words.decode("utf-8", "replace").strip() if failed else None
+
+    def _logs(self, name: str) -> str:
+        text: bytes = self.engine.logs(name, tail=LOG_LINES)
+        return text.decode("utf-8", "replace").rstrip()
+
+    def start_edge(self) -> None:
+        """Start a stopped edge nginx."""
+        self._start(EDGE)
+
+    def stage_edge(self, content: str) -> None:
+        """Write the app's next nginx file beside the live one and have nginx test it. Raises Failed with its words."""
+        test = f"{EDGE_HOME}/staged/{self._app}.test"
+        self._link.send("write", path=self._staged, text=content, mode=0o644)
+        self._link.call("write", path=test, text=edge.test_file(self._app, self._others), mode=0o644)
+        words = self._exec(EDGE, ["nginx", "-t", "-q", "-c", f"{edge.MOUNT}/staged/{self._app}.test"])
+        if words is not None:
+            raise Failed("nginx refuses the new file", where=self.name, why=words, fix="mend app.edge in ops.toml")
+
+    @property
+    def _staged(self) -> str:
+        return f"{EDGE_HOME}/staged/{self._app}.conf"
+
+    def unstage_edge(self) -> None:
+        """Remove the staged file if there is one."""
+        self._link.send("remove", path=f"{EDGE_HOME}/staged/{self._app}.test")
+        self._link.call("remove", path=self._staged)
+
+    def switch_edge(self, generation: str | None) -> float:
+        """Make the staged file live (None: remove the live one), reload, prove it; returns seconds. Raises Failed."""
+        check = {**observe.status_check(self._app), "answer": generation or "", "successes": PROOFS}
+        seen = self._link.call("switch", edge=EDGE, staged=self._staged if generation else "",
+                               live=f"{EDGE_HOME}/apps/{self._app}.conf", check=check, timeout=SWITCH_SECONDS)  # fmt: skip
+        self._old_workers = seen["old"]
+        if not seen["ok"]:
+            raise Failed(f"nginx did not take up {generation}", where=self.name,
+                         why=f"it answers: {seen['last']}\n{_indent(self._logs(EDGE))}")  # fmt: skip
+        return float(seen["seconds"])
+
+    def wait_old_workers(self, timeout: float) -> bool:
+        """Wait until nginx workers from before the last switch have ended; returns whether they did."""
+        seen = self._link.call("workers_gone", edge=EDGE, old=self._old_workers, timeout=timeout)
+        if not seen["ok"]:
+            self.remark(f"connections were still open after {timeout:.0f} s (drain.connections); they end with the old release")
+        return bool(seen["ok"])
+
+    def _manifest(self, id: str, suffix: str) -> str:
+        return f"{observe.app_home(self._app)}/releases/{id}.{suffix}"
+
+    def write_release(self, release: Release) -> None:
+        """Write a manifest, marked as not yet complete."""
+        self._link.call("write", path=self._manifest(release.id, "staged"), text=release.to_json())
+
+    def complete_release(self, id: str) -> None:
+        """Mark a release as one that has served; completed ones are left as they are."""
+        self._link.call("settle", source=self._manifest(id, "staged"), target=self._manifest(id, "json"))
+
+    def remove_release(self, id: str) -> None:
+        """Remove a manifest, complete or not."""
+        self._link.send("remove", path=self._manifest(id, "staged"))
+        self._link.call("remove", path=self._manifest(id, "json"))
+
+    def remove_image(self, name: str) -> None:
+        """Remove an image's name; one that is gone or in use is left."""
+        try:
+            self.engine.remove_image(name)
+        except sdk.NotFound:
+            pass  # gone already, which is what was wanted
+        except sdk.EngineError as error:
+            self.remark(f"{name} is kept: {error.explanation}")
+
+    def probe(self, host: str, path: str, interval: float) -> None:
+        """Start sending requests through the edge."""
+        port = 443 if self._env.tls else 80
+        self._link.call("probe", address="127.0.0.1", port=port, host=host, path=path, interval=interval)
+
+    def probe_mark(self) -> None:
+        """Count failures from here on separately."""
+        self._link.send("probe_mark")
+
+    def probe_report(self, *, stop: bool) -> ProbeReport | None:
+        """Return what the prober saw so far, None when it was never started."""
+        seen = self._link.call("probe_report", stop=stop)
+        return probe_report(seen) if seen else None
+
+    def verify_public(self, generation: str, release: str, path: str) -> str:
+        """Ask through the public address whether the release answers; returns what was asked. Raises Failed."""
+        return public.verify(self._env, self._link.host, edge.public_proof(generation), release, path)
+
+
+def probe_report(seen: Mapping[str, Any]) -> ProbeReport:
+    """Take from a load's report what a deploy tells of it."""
+    return ProbeReport(
+        requests=seen["requests"], failures=seen["failures"], p50=seen["p50"], p99=seen["p99"], reasons=seen["reasons"],
+        after_mark=seen["failures_since_mark"], requests_after_mark=seen["requests_since_mark"],
+    )  # fmt: skip
+
+
+def _plain(value: str | Secret) -> str:
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+

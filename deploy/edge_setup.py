@@ -1,0 +1,111 @@
+"""The edge nginx of a server: its network, image, files and container."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING, Any
+
+from deploy import edge
+from deploy.addresses import dynamic_range, edge_address
+from deploy.model import EDGE, EDGE_HOME, LABEL_MANAGED, NETWORK, STATUS_PORT
+from ops.errors import Failed, Refused
+from ops.link import Link
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+IMAGE = "nginx:1.30"
+SUBNETS = ("10.213.0.0/20", "172.29.208.0/20", "192.168.208.0/20")
+
+
+def ensure_edge(link: Link, engine: APIClient, receive: Callable[[str], None], say: Callable[[str], None]) -> None:
+    """Make network, image, main file and container be there and running; what is right is left alone. Raises Failed."""
+    subnet = _ensure_network(link, engine, say)
+    if not _has_image(engine):
+        say(f"ship {IMAGE}")
+        receive(IMAGE)
+    changed = _ensure_files(link)
+    known = _container(engine)
+    if known is None:
+        _ports_are_free(link)
+        say("create the edge nginx")
+        _create(engine, subnet)
+        engine.start(EDGE)
+    elif known["State"] != "running":
+        say("start the edge nginx")
+        engine.start(EDGE)
+    elif changed:
+        say("reload the edge nginx with its new main file")
+        _reload(link, engine)
+    _wait_until_it_answers(link, engine)
+
+
+def _ensure_network(link: Link, engine: APIClient, say: Callable[[str], None]) -> str:
+    for known in engine.networks(names=[NETWORK]):
+        if known["Name"] == NETWORK:
+            return str(known["IPAM"]["Config"][0]["Subnet"])
+    routes = [IPv4Network(route) for route in link.call("facts", folders=[], ports=[])["routes"]]
+    free = [subnet for subnet in SUBNETS if not any(IPv4Network(subnet).overlaps(route) for route in routes)]
+    if not free:
+        raise Refused(f"{', '.join(SUBNETS)} are all in use", where=link.name,
+                      fix=f"create the network yourself: docker network create --subnet A.B.C.0/20 --ip-range A.B.D.0/21 {NETWORK}")  # fmt: skip
+    import docker
+
+    say(f"create the network {NETWORK} ({free[0]})")
+    pool = docker.types.IPAMPool(subnet=free[0], iprange=dynamic_range(free[0]))
+    engine.create_network(NETWORK, driver="bridge", ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels={LABEL_MANAGED: "true"})
+    return free[0]
+
+
+def _has_image(engine: APIClient) -> bool:
+    return any(IMAGE in (one["RepoTags"] or ()) for one in engine.images(name=IMAGE.partition(":")[0]))
+
+
+def _ensure_files(link: Link) -> bool:
+    path, wanted = f"{EDGE_HOME}/nginx.conf", edge.main_file()
+    if link.call("read", path=path) == wanted:
+        return False
+    for folder in ("apps", "staged", "tls"):
+        link.call("write", path=f"{EDGE_HOME}/{folder}/.keep", text="", mode=0o600)
+    link.call("write", path=path, text=wanted, mode=0o644)
+    return True
+
+
+def _container(engine: APIClient) -> Any:
+    return next((one for one in engine.containers(all=True, filters={"name": f"^/?{EDGE}$"})), None)
+
+
+def _ports_are_free(link: Link) -> None:
+    if taken := link.call("facts", folders=[], ports=[80, 443, STATUS_PORT])["listening"]:
+        raise Refused(f"something else listens on port {', '.join(map(str, taken))}", where=link.name,
+                      why="the edge nginx needs 80 and 443", fix="stop the other web server: ss -ltnp shows it")  # fmt: skip
+
+
+def _create(engine: APIClient, subnet: str) -> None:
+    host = engine.create_host_config(
+        binds=[f"{EDGE_HOME}:{edge.MOUNT}:ro"], restart_policy={"Name": "unless-stopped"}, network_mode=NETWORK,
+        port_bindings={80: 80, 443: 443, STATUS_PORT: ("127.0.0.1", STATUS_PORT)},
+        log_config={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}}, security_opt=["no-new-privileges"],
+    )  # fmt: skip
+    endpoint = engine.create_endpoint_config(ipv4_address=edge_address(subnet))
+    engine.create_container(
+        IMAGE, command=["nginx", "-c", f"{edge.MOUNT}/nginx.conf", "-g", "daemon off;"], name=EDGE, host_config=host,
+        ports=[80, 443, STATUS_PORT], labels={LABEL_MANAGED: "true"},
+        networking_config=engine.create_networking_config({NETWORK: endpoint}),
+    )  # fmt: skip
+
+
+def _reload(link: Link, engine: APIClient) -> None:
+    run = engine.exec_create(EDGE, ["nginx", "-t", "-q", "-c", f"{edge.MOUNT}/nginx.conf"])
+    words = engine.exec_start(run["Id"]).decode("utf-8", "replace").strip()
+    if engine.exec_inspect(run["Id"])["ExitCode"]:
+        raise Failed("nginx refuses its main file", where=link.name, why=words)
+    engine.kill(EDGE, "HUP")
+
+
+def _wait_until_it_answers(link: Link, engine: APIClient) -> None:
+    if not link.call("answers", address="127.0.0.1", port=STATUS_PORT, timeout=10.0):
+        why = engine.logs(EDGE, tail=20).decode("utf-8", "replace")
+        raise Failed("the edge nginx does not answer", where=link.name, why=why, fix="inv server.check shows more")
+

@@ -1,0 +1,148 @@
+"""The app's image: its version, the fingerprint of what it is built from, and the build."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy.build_client import build_cli, build_environment, build_options
+from deploy.model import LABEL_APP, LABEL_CONTENT, LABEL_MANAGED, LABEL_VERSION, ImageRef
+from ops import engine as sdk
+from ops.config import App
+from ops.errors import ConfigError, Failed, Refused
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+TAIL = 40
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an image is built from: a version to call it, the commit, its time, and the fingerprint of the files."""
+
+    version: str
+    revision: str
+    created: str
+    epoch: int
+    content: str
+
+
+def read_source(app: App, version: str | None) -> Source:
+    """Look at the files and at git; the version is `YYYYMMDD-shortsha` of the commit when none is given.
+
+    Files that differ from the commit make it `…-dirty-` and six digits of the fingerprint, so that a version never
+    means two things. Raises ConfigError for a version that cannot be an image's tag.
+    """
+    if version is not None and not VERSION.fullmatch(version):
+        raise ConfigError(f"{version!r} cannot be a version", where="--version",
+                          why="an image's tag has up to 100 letters, digits, '.', '_' and '-', and begins with no '.' or '-'")  # fmt: skip
+    content = fingerprint(app)
+    commit = _git(app.context, "log", "-1", "--format=%H %ct")
+    if commit:
+        revision, _, stamp = commit.partition(" ")
+        epoch = int(stamp)
+        day = datetime.fromtimestamp(epoch, UTC).strftime("%Y%m%d")
+        changed = _git(app.context, "status", "--porcelain", "--", str(app.context), str(app.dockerfile))
+        found = f"{day}-{revision[:7]}" + (f"-dirty-{content[:6]}" if changed else "")
+    else:
+        newest = max((path.stat().st_mtime for path in _files(app)), default=0.0)
+        revision, epoch = "unknown", int(newest)
+        found = f"{datetime.fromtimestamp(epoch, UTC).strftime('%Y%m%d')}-{content[:7]}"
+    return Source(version or found, revision, datetime.fromtimestamp(epoch, UTC).isoformat(), epoch, content)
+
+
+def fingerprint(app: App) -> str:
+    """Return a SHA-256 over the names, modes and bytes of all that the build can see."""
+    total = hashlib.sha256()
+    for path in sorted(_files(app)):
+        known = path.lstat()
+        total.update(f"{path.relative_to(app.context) if path.is_relative_to(app.context) else path.name}\0".encode())
+        total.update(f"{known.st_mode:o}\0".encode())
+        if path.is_symlink():
+            total.update(os.readlink(path).encode())
+        else:
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _files(app: App) -> Iterator[Path]:
+    from docker.utils.build import exclude_paths
+
+    own = Path(f"{app.dockerfile}.dockerignore")
+    ignore = own if own.exists() else app.context / ".dockerignore"
+    patterns = ignore.read_text().splitlines() if ignore.exists() else []
+    kept = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
+    found = (app.context / name for name in exclude_paths(str(app.context), kept))
+    yield from (path for path in found if path.is_symlink() or path.is_file())
+    yield app.dockerfile
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def image_name(app: App, version: str) -> str:
+    """Return the image's name on every engine."""
+    return f"{app.image or f'tidegate/{app.name}'}:{version}"
+
+
+def build(app: App, source: Source, engine: APIClient, say: Say) -> ImageRef:
+    """Build the image unless this very content has been built under this version. Raises Refused, Failed."""
+    name = image_name(app, source.version)
+    known = _inspect(engine, name)
+    if known:
+        labels = known["Config"]["Labels"] or {}
+        if labels.get(LABEL_CONTENT) != source.content:
+            raise Refused(f"version {source.version} was already built from other content", where=name,
+                          fix="choose another --version, or commit and let the commit name it")  # fmt: skip
+        say(f"{name} is built already")
+    else:
+        _run_build(app, source, name, say)
+        known = engine.inspect_image(name)
+    return ImageRef(name, source.version, source.content, int(known["Size"]))
+
+
+def _inspect(engine: APIClient, name: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = engine.inspect_image(name)
+    except sdk.NotFound:
+        return None
+    return found
+
+
+def _run_build(app: App, source: Source, name: str, say: Say) -> None:
+    labels = {LABEL_MANAGED: "true", LABEL_APP: app.name, LABEL_VERSION: source.version, LABEL_CONTENT: source.content}
+    values = {"VERSION": source.version, "REVISION": source.revision, "CREATED": source.created}
+    command = [*build_cli(), "build", "--progress=plain", *build_options(), "-t", name, "-f", str(app.dockerfile)]
+    command += [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+    command += [word for key, value in values.items() for word in ("--build-arg", f"{key}={value}")]
+    process = subprocess.Popen(
+        [*command, str(app.context)], env={**build_environment(), "SOURCE_DATE_EPOCH": str(source.epoch)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    lines: list[str] = []
+    try:
+        for line in process.stdout or ():
+            lines.append(line.rstrip())
+            say(lines[-1])
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        process.wait()
+    if process.returncode:
+        raise Failed(f"building {name} failed", where=str(app.dockerfile), why="\n    ".join(lines[-TAIL:]),
+                     fix="mend it and run this again")  # fmt: skip

@@ -1,0 +1,192 @@
+"""The steps for one server, part by part, decided from what was observed there. Pure."""
+
+from __future__ import annotations
+
+from deploy import steps
+from deploy.addresses import free_address
+from deploy.edge import EdgeFile, render
+from deploy.model import (
+    LABEL_APP,
+    LABEL_MANAGED,
+    LABEL_PROCESS,
+    LABEL_RELEASE,
+    LABEL_SLOT,
+    LABEL_VERSION,
+    WEB,
+    Container,
+    HealthSpec,
+    HostState,
+    ImageRef,
+    Intent,
+    ProcessSpec,
+    Release,
+    other_slot,
+)
+from deploy.steps import Step
+from ops.config import App, Environment
+
+MIGRATE = "migrate"
+
+
+def draft(env: Environment, intent: Intent, state: HostState, release: str) -> Release:
+    """Return the manifest of the release as it will be on a server. Raises Refused when no address is free."""
+    app = env.app
+    address = free_address(state.subnet or "", state.taken, app.name)
+    generation = f"{release}-{intent.nonce}"
+    edge = EdgeFile(app.name, release, generation, address, app.port, env.domains, app.edge.body_size,
+                    app.edge.timeout, app.drain.idle, app.edge.gzip, env.tls is not None, intent.edge_extra)  # fmt: skip
+    return Release(
+        id=release, version=intent.image.version, slot=other_slot(state.serving_slot), image=intent.image.name,
+        content=intent.image.content, config_hash=intent.config_hash, environment_hash=intent.environment_hash,
+        port=app.port, address=address, processes=(WEB, *app.processes), edge_file=render(edge), generation=generation,
+        created=intent.now.isoformat(timespec="milliseconds"), by=intent.by, previous=state.serving,
+    )  # fmt: skip
+
+
+def container_name(app: str, release: str, process: str) -> str:
+    """Return the name of a release's container."""
+    return f"{app}-{release}-{process}"
+
+
+def serves_already(intent: Intent, state: HostState) -> bool:
+    """Tell whether a server runs exactly what is wanted and nothing is half done there."""
+    serving = state.release(state.serving)
+    running = {one.process for one in state.of_release(state.serving) if one.running}
+    return (
+        serving is not None
+        and (serving.version, serving.content) == (intent.image.version, intent.image.content)
+        and (serving.config_hash, serving.environment_hash) == (intent.config_hash, intent.environment_hash)
+        and state.edge.answering == serving.generation
+        and serving.complete
+        and running >= set(serving.processes)
+        and not strays(state)
+    )
+
+
+def strays(state: HostState, keep: str | None = None) -> tuple[Container, ...]:
+    """Return containers that no finished deploy left: of releases that never served, and one-off ones."""
+    known = {release.id for release in state.releases if release.complete} | {state.serving, keep}
+    return tuple(one for one in state.containers if one.release not in known or one.process == MIGRATE)
+
+
+def clean_up(app: App, state: HostState, keep: str | None = None) -> tuple[Step, ...]:
+    """Return to a state in which exactly one release runs and nginx's file says so."""
+    found: list[Step] = []
+    serving = state.release(state.serving)
+    if state.edge.present and not state.edge.running:
+        found.append(steps.StartEdge())
+    if serving and state.edge.answering and state.edge.answering != state.edge.generation:
+        found.append(steps.RestoreEdge(serving.edge_file, serving.generation,
+                                       f"a deploy died while switching; {serving.id} answers"))  # fmt: skip
+    if serving and not serving.complete:
+        found.append(steps.CompleteRelease(serving.id, "a deploy died after switching to it"))
+    if left := strays(state, keep):
+        names = tuple(one.name for one in left)
+        found.append(steps.RemoveContainers(names, "left by a deploy that never finished", app.drain.grace))
+    halves = tuple(one.id for one in state.releases if not one.complete and one.id not in (state.serving, keep))
+    if halves:
+        found.append(steps.Prune(halves, (), (), "releases that never served"))
+    idle = tuple(one.name for one in state.containers if one.running and one.release not in (state.serving, keep) and one not in left)
+    if idle and state.serving:
+        found.append(steps.Stop(idle, app.drain.grace, "a deploy died before stopping them"))
+    return tuple(found)
+
+
+def ship(image: ImageRef, state: HostState) -> tuple[Step, ...]:
+    """Bring the image unless the server has it, built from the same content."""
+    if image.content and state.images.get(image.name) == image.content:
+        return ()
+    why = "pulled from its registry" if image.pull else "the server does not have it; only missing layers travel"
+    return (steps.Ship(image, why),)
+
+
+def process_specs(app: App, intent: Intent, release: Release) -> tuple[ProcessSpec, ...]:
+    """Return the containers of a release: the web process first."""
+    web = _spec(app, intent, release, WEB, app.command, release.address)
+    return (web, *(_spec(app, intent, release, name, one.command, None) for name, one in app.processes.items()))
+
+
+def migrate(app: App, intent: Intent, release: Release, *, first: bool) -> tuple[Step, ...]:
+    """Run the migrations, once per deploy or on each server, as configured."""
+    if app.migrate is None or (app.migrate.on == "first" and not first):
+        return ()
+    spec = _spec(app, intent, release, MIGRATE, app.migrate.command, None)
+    return (steps.Migrate(spec, app.migrate.timeout),)
+
+
+def start_new(app: App, intent: Intent, release: Release) -> tuple[Step, ...]:
+    """Start the new release, and have nginx test its file while it boots."""
+    why = f"{release.slot} is free" if release.previous else "nothing serves yet"
+    return (steps.StartNew(process_specs(app, intent, release), why), steps.StageEdge(release.edge_file))
+
+
+def wait_healthy(env: Environment, release: Release, processes: tuple[str, ...]) -> tuple[Step, ...]:
+    """Wait for all processes of a release."""
+    app = env.app
+    web = HealthSpec(container_name(app.name, release.id, WEB), release.address, release.port, app.health.path,
+                     env.domains[0], app.health.successes, app.health.interval)  # fmt: skip
+    rest = (
+        HealthSpec(container_name(app.name, release.id, name), steady=app.processes[name].steady if name in app.processes else 1.0)
+        for name in processes
+        if name != WEB
+    )
+    return (steps.WaitHealthy((web, *rest), app.health.timeout),)
+
+
+def start_kept(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
+    """Start the kept containers of an earlier release, unless it is the one that serves there."""
+    if state.serving == release.id:
+        return (steps.StageEdge(release.edge_file),)
+    names = tuple(container_name(app.name, release.id, process) for process in release.processes)
+    return (steps.StartKept(names, app.drain.grace, "kept for this"), steps.StageEdge(release.edge_file))
+
+
+def switch(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
+    """Point nginx at a release."""
+    before = state.release(state.serving)
+    back = (before.edge_file, before.generation) if before else (state.edge.content, state.edge.generation)
+    why = f"{state.serving} serves" if state.serving else "nothing serves"
+    return (steps.Switch(release.id, release.generation, *back, app.drain.connections, why),)
+
+
+def verify(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
+    """Check from outside that a release answers."""
+    return (
+        steps.Verify(release.id, release.generation, app.health.path, app.prober.budget, required=state.public),
+    )
+
+
+def drain(app: App, state: HostState, release: str) -> tuple[Step, ...]:
+    """Mark the new release as served; let the old one finish, then stop it and keep it."""
+    old = tuple(one.name for one in state.of_release(state.serving)) if state.serving != release else ()
+    done: tuple[Step, ...] = (steps.CompleteRelease(release),)
+    if not old:
+        return done
+    return (*done, steps.AwaitOldWorkers(app.drain.connections), steps.Stop(old, app.drain.grace, "kept for a rollback"))
+
+
+def prune(app: App, state: HostState, newest: Release | None) -> tuple[Step, ...]:
+    """Remove releases beyond `keep_releases`, never what serves nor what a rollback would go to."""
+    served = sorted((one for one in state.releases if one.complete), key=lambda one: one.created, reverse=True)
+    wanted = [one for one in (newest, state.release(state.serving), *served) if one]
+    kept = list(dict.fromkeys(one.id for one in wanted))[: app.keep_releases]
+    gone = tuple(one for one in served if one.id not in kept)
+    names = {one.id for one in gone}
+    containers = tuple(one.name for one in state.containers if one.release in names)
+    needed = {one.image for one in wanted if one.id in kept}
+    images = tuple(name for name in state.images if name not in needed)
+    if not gone and not images:
+        return ()
+    return (steps.Prune(tuple(one.id for one in gone), containers, images, f"keep_releases = {app.keep_releases}"),)
+
+
+def _spec(app: App, intent: Intent, release: Release, process: str, command: tuple[str, ...], address: str | None) -> ProcessSpec:
+    labels = {LABEL_MANAGED: "true", LABEL_APP: app.name, LABEL_RELEASE: release.id, LABEL_SLOT: release.slot, LABEL_PROCESS: process,
+              LABEL_VERSION: release.version}  # fmt: skip
+    about = {"TIDEGATE_RELEASE": release.id, "TIDEGATE_SLOT": release.slot, "TIDEGATE_PROCESS": process}
+    return ProcessSpec(
+        name=container_name(app.name, release.id, process), process=process, image=release.image, command=command,
+        environment={**intent.environment, **about}, labels=labels,
+        volumes={f"{app.name}-{name}": path for name, path in app.volumes.items()},
+        address=address, memory=app.memory, stop_seconds=app.drain.grace, healthcheck=process == WEB,
+    )  # fmt: skip

@@ -1,0 +1,179 @@
+"""What a deploy or a rollback will do, decided from what was observed. Pure: no I/O, no clock.
+
+A plan is a list of phases; every server finishes a phase before any server begins the next, which is the barrier that
+keeps one server from switching while another is not healthy. On a failure the phases before the first `final` one are
+undone backwards; what fails in a final phase is left for the next deploy to clean up, since the new release is proven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from deploy import parts
+from deploy.model import HostState, Intent, Release
+from deploy.refusals import edge_refusals, notes, refusals
+from deploy.steps import Step, WriteManifest
+from ops.config import Environment
+from ops.errors import Refused
+
+FINAL = ("drain", "prune")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps that all servers finish before any begins the next phase."""
+
+    name: str
+    steps: Mapping[str, tuple[Step, ...]]
+
+    @property
+    def final(self) -> bool:
+        """Tell whether the outcome is decided before this phase begins."""
+        return self.name in FINAL
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, why, and what speaks against it."""
+
+    kind: str
+    environment: str
+    release: str
+    version: str
+    previous: Mapping[str, str | None]
+    phases: tuple[Phase, ...] = ()
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    unchanged: bool = False
+    slots: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...]) -> Plan:
+    """Plan the deploy of an image to every server of an environment."""
+    release = next_release_id(intent.image.version, states)
+    plan = Plan("deploy", env.name, release, intent.image.version, _serving(states), notes=notes(env, intent, states))
+    if not intent.force and all(parts.serves_already(intent, state) for state in states):
+        hint = f"{intent.image.version} serves already, nothing to do (--force restarts it)"
+        return replace(plan, unchanged=True, release=states[0].serving or "", notes=(*plan.notes, hint))
+    if against := tuple(line for state in states for line in refusals(env, state, intent.image)):
+        return replace(plan, refusals=against)
+    try:
+        drafts = {state.host: parts.draft(env, intent, state, release) for state in states}
+    except Refused as refused:
+        return replace(plan, refusals=(str(refused),))
+    return replace(plan, slots={host: one.slot for host, one in drafts.items()}, phases=_deploy_phases(env, intent, states, drafts))
+
+
+def _deploy_phases(
+    env: Environment, intent: Intent, states: tuple[HostState, ...], drafts: Mapping[str, Release]
+) -> tuple[Phase, ...]:
+    app = env.app
+    make: dict[str, Callable[[HostState, Release], tuple[Step, ...]]] = {
+        "prepare": lambda state, new: parts.clean_up(app, state),
+        "ship": lambda state, new: parts.ship(intent.image, state),
+        "migrate": lambda state, new: parts.migrate(app, intent, new, first=state is states[0]),
+        "start": lambda state, new: parts.start_new(app, intent, new),
+        "healthy": lambda state, new: (*parts.wait_healthy(env, new, new.processes), WriteManifest(new)),
+        "switch": lambda state, new: parts.switch(app, state, new),
+        "verify": lambda state, new: parts.verify(app, state, new),
+        "drain": lambda state, new: parts.drain(app, state, new.id),
+        "prune": lambda state, new: parts.prune(app, state, new),
+    }
+    return _phases(make, states, drafts)
+
+
+def plan_rollback(env: Environment, states: tuple[HostState, ...], to: str | None) -> Plan:
+    """Plan the return to a kept release: its own containers, with their image, configuration and environment."""
+    plan = Plan("rollback", env.name, to or "", "", _serving(states))
+    candidates = rollback_candidates(states)
+    target = next((one for one in candidates if to in (one.id, one.version)), None) if to else _newest_before(states, candidates)
+    if target is None:
+        kept = ", ".join(one.id for one in candidates) or "none"
+        return replace(plan, refusals=(f"no kept release {to or 'older than the one that serves'}; kept on every server: {kept}",))
+    plan = replace(plan, release=target.id, version=target.version)
+    if all(state.serving == target.id == _answering(state) for state in states):
+        return replace(plan, unchanged=True, notes=(f"{target.id} serves already",))
+    if against := tuple(line for state in states for line in edge_refusals(state)):
+        return replace(plan, refusals=against)
+    there = {state.host: state.release(target.id) or target for state in states}
+    slots = {host: one.slot for host, one in there.items()}
+    return replace(plan, slots=slots, phases=_rollback_phases(env, states, there))
+
+
+def _rollback_phases(env: Environment, states: tuple[HostState, ...], there: Mapping[str, Release]) -> tuple[Phase, ...]:
+    app = env.app
+    make: dict[str, Callable[[HostState, Release], tuple[Step, ...]]] = {
+        "prepare": lambda state, kept: parts.clean_up(app, state, keep=kept.id),
+        "start": lambda state, kept: parts.start_kept(app, state, kept),
+        "healthy": lambda state, kept: parts.wait_healthy(env, kept, kept.processes),
+        "switch": lambda state, kept: parts.switch(app, state, kept),
+        "verify": lambda state, kept: parts.verify(app, state, kept),
+        "drain": lambda state, kept: parts.drain(app, state, kept.id),
+    }
+    return _phases(make, states, there)
+
+
+def plan_prune(env: Environment, states: tuple[HostState, ...]) -> Plan:
+    """Plan the removal of what is beyond `keep_releases` and of what killed deploys left."""
+    phases = tuple(
+        Phase(name, {state.host: make(state) for state in states})
+        for name, make in (
+            ("prepare", lambda state: parts.clean_up(env.app, state)),
+            ("prune", lambda state: parts.prune(env.app, state, None)),
+        )
+    )
+    return Plan("prune", env.name, "", "", _serving(states), phases=_without_empty(phases))
+
+
+def next_release_id(version: str, states: tuple[HostState, ...]) -> str:
+    """Return the version, with a number when a release of that version is or was there."""
+    known = {one.release for state in states for one in state.containers}
+    known |= {one.id for state in states for one in state.releases}
+    number = 1
+    while (release := version if number == 1 else f"{version}.{number}") in known:
+        number += 1
+    return release
+
+
+def rollback_candidates(states: tuple[HostState, ...]) -> tuple[Release, ...]:
+    """Return the releases that every server keeps whole, newest first."""
+    found = [one for one in states[0].releases if all(_kept_whole(state, one.id) for state in states)]
+    return tuple(sorted(found, key=lambda one: one.created, reverse=True))
+
+
+def _kept_whole(state: HostState, id: str) -> bool:
+    release = state.release(id)
+    there = {one.process for one in state.of_release(id)}
+    return release is not None and release.complete and there >= set(release.processes)
+
+
+def _newest_before(states: tuple[HostState, ...], candidates: tuple[Release, ...]) -> Release | None:
+    serving = [state.release(state.serving) for state in states]
+    newest = max((one.created for one in serving if one), default="9999")
+    return next((one for one in candidates if one.created < newest), None)
+
+
+def _answering(state: HostState) -> str | None:
+    return next((one.id for one in state.releases if one.generation == state.edge.answering), None)
+
+
+def _serving(states: tuple[HostState, ...]) -> dict[str, str | None]:
+    return {state.host: state.serving for state in states}
+
+
+def _phases(
+    make: Mapping[str, Callable[[HostState, Release], tuple[Step, ...]]],
+    states: tuple[HostState, ...],
+    releases: Mapping[str, Release],
+) -> tuple[Phase, ...]:
+    return _without_empty(
+        tuple(
+            Phase(name, {state.host: make_steps(state, releases[state.host]) for state in states})
+            for name, make_steps in make.items()
+        )
+    )
+
+
+def _without_empty(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    return tuple(phase for phase in phases if any(phase.steps.values()))

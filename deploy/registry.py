@@ -1,0 +1,228 @@
+"""The registry protocol spoken by our own process, on loopback, for as long as a deploy ships an image.
+
+The local engine pushes only layers we have not seen, servers pull only layers they lack, and every blob is checked
+against its digest by both sides. OCI Distribution Specification 1.1: blobs, uploads, manifests; nothing else is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+_UPLOAD = re.compile(r"^/v2/(?P<name>.+)/blobs/uploads/(?P<id>[0-9a-f]*)$")
+_BLOB = re.compile(r"^/v2/(?P<name>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})$")
+_MANIFEST = re.compile(r"^/v2/(?P<name>.+)/manifests/(?P<reference>[A-Za-z0-9_.:-]+)$")
+CHUNK = 1024 * 1024
+
+
+class Blobs:
+    """Content-addressed files in a folder; a blob is there only when its digest was checked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Return where a blob is or would be."""
+        return self.folder / digest.removeprefix("sha256:")
+
+    def new(self) -> tuple[str, Path]:
+        """Return the id and the file of a new upload."""
+        id = secrets.token_hex(16)
+        return id, self.upload(id)
+
+    def upload(self, id: str) -> Path:
+        """Return the file of an upload."""
+        return self.folder / f"upload-{id}"
+
+    def finish(self, id: str, digest: str) -> bool:
+        """Keep an upload as a blob if it is what its digest says."""
+        file = self.upload(id)
+        with file.open("rb") as content:
+            genuine = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}" == digest
+        if genuine:
+            file.replace(self.path(digest))
+        else:
+            file.unlink()
+        return genuine
+
+    def prune(self, limit: int) -> None:
+        """Remove abandoned uploads, and the longest unused blobs until `limit` bytes are left."""
+        for abandoned in self.folder.glob("upload-*"):
+            abandoned.unlink(missing_ok=True)
+        files = sorted((file for file in self.folder.iterdir() if file.is_file()), key=lambda file: file.stat().st_mtime)
+        total = sum(file.stat().st_size for file in files)
+        while files and total > limit:
+            total -= files[0].stat().st_size
+            files.pop(0).unlink(missing_ok=True)
+
+
+class Registry:
+    """A registry for one repository under an unguessable name, bound to loopback; a context manager."""
+
+    def __init__(self, blobs: Blobs, token: str, port: int = 0) -> None:
+        self._blobs = blobs
+        self._manifests: dict[str, tuple[str, bytes]] = {}
+        self.token = token
+        self.sent = 0
+        self._server = self._bind(port)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    def _bind(self, port: int) -> ThreadingHTTPServer:
+        handler = type("Handler", (_Handler,), {"registry": self, "blobs": self._blobs})
+        try:
+            return _Server(("127.0.0.1", port), handler)
+        except OSError:
+            return _Server(("127.0.0.1", 0), handler)
+
+    @property
+    def port(self) -> int:
+        """Return the loopback port it listens on."""
+        return int(self._server.server_address[1])
+
+    def __enter__(self) -> Registry:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+
+    def allows(self, name: str) -> bool:
+        """Tell whether a repository name carries the token."""
+        return secrets.compare_digest(name.partition("/")[0], self.token)
+
+    def put(self, reference: str, kind: str, body: bytes) -> str:
+        """Keep a manifest under its tag and its digest; return the digest."""
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        self._manifests[digest] = self._manifests[reference] = (kind, body)
+        return digest
+
+    def get(self, reference: str) -> tuple[str, bytes] | None:
+        """Return a manifest's media type and bytes."""
+        return self._manifests.get(reference)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+class _Handler(BaseHTTPRequestHandler):
+    registry: Registry
+    blobs: Blobs
+    protocol_version = "HTTP/1.1"
+    # Headers and body are separate writes: without this, Nagle's algorithm holds the body back for 40 ms.
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the caller reports progress."""
+
+    def do_HEAD(self) -> None:
+        self._read(body=False)
+
+    def do_GET(self) -> None:
+        if self.path.rstrip("/") == "/v2":
+            self._answer(200, b"{}", {"Docker-Distribution-API-Version": "registry/2.0"})
+        else:
+            self._read(body=True)
+
+    def _read(self, *, body: bool) -> None:
+        if (found := _BLOB.match(self.path)) and self.registry.allows(found["name"]):
+            self._send_blob(found["digest"], body=body)
+        elif (found := _MANIFEST.match(self.path)) and self.registry.allows(found["name"]):
+            self._send_manifest(found["reference"], body=body)
+        else:
+            self._answer(404)
+
+    def _send_blob(self, digest: str, *, body: bool) -> None:
+        path = self.blobs.path(digest)
+        if not path.exists():
+            return self._answer(404)
+        size = path.stat().st_size
+        self.send_response(200)
+        for key, value in {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest}.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        os.utime(path)
+        if body:
+            self.registry.sent += size
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, self.wfile, CHUNK)
+
+    def _send_manifest(self, reference: str, *, body: bool) -> None:
+        if (found := self.registry.get(reference)) is None:
+            return self._answer(404)
+        kind, content = found
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        self._answer(200, content, {"Content-Type": kind, "Docker-Content-Digest": digest}, body=body)
+
+    def do_POST(self) -> None:
+        found = _UPLOAD.match(self.path.partition("?")[0])
+        if not found or not self.registry.allows(found["name"]):
+            return self._answer(404)
+        id, file = self.blobs.new()
+        file.touch(mode=0o600)
+        self._answer(202, headers={"Location": f"/v2/{found['name']}/blobs/uploads/{id}", "Range": "0-0"})
+
+    def do_PATCH(self) -> None:
+        if (found := self._upload()) is None:
+            return self._answer(404)
+        self._receive(self.blobs.upload(found["id"]))
+        size = self.blobs.upload(found["id"]).stat().st_size
+        self._answer(202, headers={"Location": self.path.partition("?")[0], "Range": f"0-{max(0, size - 1)}"})
+
+    def do_PUT(self) -> None:
+        if manifest := _MANIFEST.match(self.path):
+            return self._keep_manifest(manifest["name"], manifest["reference"])
+        digest = re.search(r"[?&]digest=(sha256(?::|%3A)[0-9a-f]{64})", self.path)
+        if (found := self._upload()) is None or digest is None:
+            return self._answer(404)
+        self._receive(self.blobs.upload(found["id"]))
+        wanted = digest[1].replace("%3A", ":")
+        if not self.blobs.finish(found["id"], wanted):
+            return self._answer(400, json.dumps({"errors": [{"code": "DIGEST_INVALID"}]}).encode())
+        self._answer(201, headers={"Location": f"/v2/{found['name']}/blobs/{wanted}", "Docker-Content-Digest": wanted})
+
+    def _keep_manifest(self, name: str, reference: str) -> None:
+        if not self.registry.allows(name):
+            return self._answer(404)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        digest = self.registry.put(reference, self.headers.get("Content-Type", ""), body)
+        self._answer(201, headers={"Location": f"/v2/{name}/manifests/{digest}", "Docker-Content-Digest": digest})
+
+    def _upload(self) -> re.Match[str] | None:
+        found = _UPLOAD.match(self.path.partition("?")[0])
+        known = found and self.registry.allows(found["name"]) and self.blobs.upload(found["id"]).exists()
+        return found if known else None
+
+    def _receive(self, file: Path) -> None:
+        with file.open("ab") as target:
+            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+                while size := int(self.rfile.readline().partition(b";")[0], 16):
+                    target.write(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+            else:
+                target.write(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def _answer(
+        self, status: int, content: bytes = b"", headers: dict[str, str] | None = None, *, body: bool = True
+    ) -> None:
+        self.send_response(status)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)

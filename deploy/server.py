@@ -1,0 +1,94 @@
+"""What a deploy asks of a server: the seam between planned steps and the real thing (or the fake of the tests)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from deploy.model import HealthSpec, HostState, ImageRef, ProbeReport, ProcessSpec, Release
+
+
+class Server(Protocol):
+    """A server under our lock; every method raises TidegateError when it cannot do what it says."""
+
+    @property
+    def name(self) -> str:
+        """Return how people know the server."""
+
+    def lock(self, holder: Mapping[str, str]) -> None:
+        """Ask for the app's lock, held until the connection ends; `observe` raises Locked if it was not to be had."""
+
+    def observe(self) -> HostState:
+        """Look at containers, nginx, releases and the journal, after the lock. Raises Locked, Refused, Unreachable."""
+
+    def cancel(self) -> None:
+        """Let every wait on the server end now."""
+
+    def resume(self) -> None:
+        """Allow waits again."""
+
+    def remark(self, text: str) -> None:
+        """Keep a remark for the summary."""
+
+    def journal(self, record: Mapping[str, Any], *, wait: bool = True) -> None:
+        """Append a record durably; without `wait` it is only sent, in order."""
+
+    def receive(self, image: ImageRef) -> None:
+        """Have the image completely, transferring only what is missing."""
+
+    def run_once(self, spec: ProcessSpec, timeout: float) -> None:
+        """Run a container to its end and remove it. Raises Failed with its output."""
+
+    def start_new(self, specs: Sequence[ProcessSpec]) -> None:
+        """Create and start containers, at once."""
+
+    def start(self, containers: Sequence[str]) -> None:
+        """Start kept containers."""
+
+    def stop(self, containers: Sequence[str], seconds: float) -> None:
+        """Send SIGTERM, and SIGKILL after `seconds`; those already stopped are fine."""
+
+    def remove(self, containers: Sequence[str]) -> None:
+        """Remove containers; those already gone are fine."""
+
+    def wait_healthy(self, wanted: Sequence[HealthSpec], timeout: float) -> None:
+        """Wait until all are healthy. Raises Failed with the last logs, the health output and the likely cause."""
+
+    def start_edge(self) -> None:
+        """Start a stopped edge nginx."""
+
+    def stage_edge(self, content: str) -> None:
+        """Write the app's next nginx file beside the live one and have nginx test it. Raises Failed with its words."""
+
+    def unstage_edge(self) -> None:
+        """Remove the staged file if there is one."""
+
+    def switch_edge(self, generation: str | None) -> float:
+        """Make the staged file live (None: remove the live one), reload, prove it; returns seconds. Raises Failed."""
+
+    def wait_old_workers(self, timeout: float) -> bool:
+        """Wait until nginx workers from before the last switch have ended; returns whether they did."""
+
+    def write_release(self, release: Release) -> None:
+        """Write a manifest, marked as not yet complete."""
+
+    def complete_release(self, id: str) -> None:
+        """Mark a release as one that has served; completed ones are left as they are."""
+
+    def remove_release(self, id: str) -> None:
+        """Remove a manifest, complete or not."""
+
+    def remove_image(self, name: str) -> None:
+        """Remove an image's name; one that is gone or in use is left."""
+
+    def probe(self, host: str, path: str, interval: float) -> None:
+        """Start sending requests through the edge."""
+
+    def probe_mark(self) -> None:
+        """Count failures from here on separately."""
+
+    def probe_report(self, *, stop: bool) -> ProbeReport | None:
+        """Return what the prober saw so far, None when it was never started."""
+
+    def verify_public(self, generation: str, release: str, path: str) -> str:
+        """Ask through the public address whether the release answers; returns what was asked. Raises Failed."""

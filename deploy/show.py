@@ -1,0 +1,110 @@
+"""Plans, progress and results in words and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from deploy.model import HostState
+from deploy.plan import Plan
+from deploy.release import Summary
+from ops.console import Console
+
+TITLES = {
+    "build": "build the image", "prepare": "put things in order", "ship": "ship the image", "migrate": "migrate",
+    "start": "start the new release", "healthy": "wait until it is healthy", "switch": "switch", "verify": "verify",
+    "drain": "drain the old release", "prune": "prune",
+}  # fmt: skip
+
+
+class Printer:
+    """A reporter that prints a line per phase; the build's output and bytes only as long as they are news."""
+
+    def __init__(self, console: Console, *, verbose: bool = False) -> None:
+        self._console = console
+        self._verbose = verbose
+        self._shares: dict[str, int] = {}
+
+    def phase(self, name: str) -> None:
+        """A phase begins."""
+
+    def phase_done(self, name: str, seconds: float) -> None:
+        """Say how long it took."""
+        self._console.say(f"  ✓ {TITLES.get(name, name):<28}{seconds:7.2f} s", "green")
+
+    def step(self, server: str, title: str) -> None:
+        """Say what begins where."""
+        if self._verbose:
+            self._console.say(f"      {server}: {title}", "dim")
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        self._console.say(f"  ! {text}", "yellow")
+
+    def build(self, line: str) -> None:
+        """Pass the build's output on when it was asked for."""
+        if self._verbose and line:
+            self._console.say(f"      {line}", "dim")
+
+    def bytes(self, server: str, done: int, total: int) -> None:
+        """Say every tenth of a big transfer."""
+        share = 10 * done // total if total else 0
+        if total > 5_000_000 and share > self._shares.get(server, 0):
+            self._shares[server] = share
+            self._console.say(f"      {server}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", "dim")
+
+
+def plan(console: Console, plan: Plan, states: Sequence[HostState]) -> None:
+    """Print what will be done and why."""
+    where = ", ".join(f"{state.host} (now: {state.serving or 'nothing'})" for state in states)
+    console.say(f"{plan.kind} {plan.release} → {plan.environment}: {where}", "bold")
+    for note in plan.notes:
+        console.say(f"  · {note}", "yellow")
+    for refusal in plan.refusals:
+        console.say(f"  ✗ {refusal}", "red")
+
+
+def plan_steps(console: Console, plan: Plan) -> None:
+    """Print every step with its reason, as `--dry-run` shows them."""
+    rows = [
+        (phase.name, host, step.title, step.why) for phase in plan.phases for host, found in phase.steps.items() for step in found
+    ]
+    console.table("", ("phase", "server", "step", "why"), rows)
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """Return the plan for scripts."""
+    steps = [
+        {"phase": phase.name, "server": host, "step": step.title, "why": step.why}
+        for phase in plan.phases for host, found in phase.steps.items() for step in found
+    ]  # fmt: skip
+    return {"kind": plan.kind, "environment": plan.environment, "release": plan.release, "version": plan.version,
+            "previous": dict(plan.previous), "refusals": list(plan.refusals), "notes": list(plan.notes),
+            "unchanged": plan.unchanged, "steps": steps}  # fmt: skip
+
+
+def summary(console: Console, done: Summary) -> None:
+    """Print what happened and what users saw."""
+    for note in done.notes:
+        console.say(f"  · {note}", "yellow")
+    if done.result != "done":
+        console.say({"unchanged": "nothing to do", "planned": "nothing was changed (--dry-run)"}.get(done.result, done.result), "bold")
+        return
+    for server, seen in done.probes.items():
+        style = "red" if seen.failures else "green"
+        console.say(f"  users at {server}: {seen.requests} requests, {seen.failures} failed, "
+                    f"p50 {seen.p50 * 1000:.1f} ms, p99 {seen.p99 * 1000:.1f} ms", style)  # fmt: skip
+        for reason, count in seen.reasons.items():
+            console.say(f"      {count} × {reason}", "red")
+    console.say(f"{done.release} serves at {done.url} after {done.seconds:.1f} s", "bold green")
+
+
+def summary_document(done: Summary) -> dict[str, Any]:
+    """Return what happened for scripts."""
+    return asdict(done)
+
+
+def changed(before: Mapping[str, str | None], after: str) -> str:
+    """Return one line saying what was replaced by what."""
+    return ", ".join(f"{host}: {old or 'nothing'} → {after}" for host, old in before.items())

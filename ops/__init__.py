@@ -1,0 +1,1 @@
+"""What every part of Tidegate stands on; knows no feature."""

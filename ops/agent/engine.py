@@ -1,0 +1,65 @@
+"""The few engine calls that must happen on the server itself, next to what they wait for."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any
+from urllib.parse import quote
+
+
+class EngineError(Exception):
+    """The engine refused a call or could not be reached."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Engine:
+    """The Docker engine behind a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def call(self, method: str, path: str, timeout: float = 10.0) -> Any:
+        """Make one call and return its decoded answer, None when it has no body."""
+        connection = _UnixConnection(self._path, timeout)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            body = answer.read()
+        except OSError as error:
+            raise EngineError(f"the engine at {self._path} does not answer: {error}") from error
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise EngineError(f"{method} {path}: {answer.status} {body.decode('utf-8', 'replace').strip()}")
+        return json.loads(body) if body else None
+
+    def inspect(self, container: str) -> Any:
+        """Return what the engine knows of a container; raises EngineError when there is none."""
+        return self.call("GET", f"/containers/{quote(container)}/json")
+
+    def signal(self, container: str, name: str) -> None:
+        """Send a signal to a container's first process."""
+        self.call("POST", f"/containers/{quote(container)}/kill?signal={name}")
+
+    def events(self, containers: list[str]) -> socket.socket:
+        """Open a stream that becomes readable when one of the containers changes; the caller closes it."""
+        filters = quote(json.dumps({"container": containers, "event": ["die", "oom", "health_status", "start"]}))
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream.settimeout(10.0)
+        stream.connect(self._path)
+        stream.sendall(f"GET /events?filters={filters} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        stream.recv(65536)
+        stream.setblocking(False)
+        return stream

@@ -1,0 +1,151 @@
+"""The agent's loop: requests as JSON lines on standard input, answers as JSON lines on standard output.
+
+Requests are carried out one after the other in their order; `ping` and `cancel` are answered at once. It ends when
+its input ends or when nothing was heard for `SILENCE` seconds, and the kernel frees the lock it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import sys
+import threading
+from typing import Any, Callable
+
+from ops.agent import facts, files, waits
+from ops.agent.engine import Engine, EngineError
+from ops.agent.load import Load
+
+SILENCE = 30.0
+LAST_WORDS = 10.0
+
+
+class Agent:
+    """Everything a command can ask of a server, by the name of the method."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._engine = Engine(socket_path)
+        self._cancel = threading.Event()
+        self._prober: Load | None = None
+        self._locks: list[int] = []
+        self.operations: dict[str, Callable[..., Any]] = {
+            "facts": facts.facts,
+            "state_of": self._state_of,
+            "answers": waits.answers,
+            "listening": lambda container: waits.listening(self._engine, container),
+            "write": files.write,
+            "move": files.move,
+            "settle": files.settle,
+            "remove": files.remove,
+            "read": files.read,
+            "read_all": files.read_all,
+            "append": files.append,
+            "lock": self._lock,
+            "look": self._look,
+            "resume": self._cancel.clear,
+            "healthy": lambda **wanted: waits.healthy(self._engine, cancel=self._cancel, **wanted),
+            "switch": lambda **wanted: waits.switch(self._engine, **wanted),
+            "workers_gone": lambda **wanted: waits.workers_gone(self._engine, cancel=self._cancel, **wanted),
+            "probe": self._probe,
+            "probe_mark": self._probe_mark,
+            "probe_report": self._probe_report,
+        }
+
+    def cancel(self) -> None:
+        """Let every wait end at its next look."""
+        self._cancel.set()
+
+    def hello(self) -> dict[str, Any]:
+        """Return the engine's version and the clock, or why the engine does not answer."""
+        try:
+            engine = self._engine.call("GET", "/version", 5.0)
+        except Exception as error:
+            engine = {"error": str(error)}
+        return {"engine": engine, **facts.facts([], [])}
+
+    def _lock(self, path: str, holder: dict[str, Any]) -> None:
+        self._locks.append(files.lock(path, holder))
+
+    def _state_of(self, container: str) -> str | None:
+        try:
+            return str(self._engine.inspect(container)["State"]["Status"])
+        except EngineError:
+            return None
+
+    def _ask(self, path: str) -> Any:
+        try:
+            return self._engine.call("GET", path)
+        except EngineError:
+            return None
+
+    def _look(self, folder: str, journal: str, edge: str, check: dict[str, Any], engine: dict[str, str]) -> dict[str, Any]:
+        """Return in one answer all that files, nginx and the engine say of an app."""
+        try:
+            answering = waits.http_get(check["address"], check["port"], "/", check["host"], 1.0)
+        except OSError:
+            answering = (0, "")
+        return {
+            "engine": {name: self._ask(path) for name, path in engine.items()},
+            "releases": {**files.read_all(folder, ".staged"), **files.read_all(folder, ".json")},
+            "journal": files.read(journal, 16384) or "",
+            "edge": files.read_all(edge, ".conf"),
+            "answering": answering[1].strip() if answering[0] == 200 else None,
+            **facts.facts([], []),
+        }
+
+    def _probe(self, address: str, port: int, host: str, path: str, interval: float) -> None:
+        self._prober = Load((address, port), host, path, interval=interval)
+        self._prober.start()
+
+    def _probe_mark(self) -> None:
+        if self._prober:
+            self._prober.mark()
+
+    def _probe_report(self, stop: bool) -> dict[str, Any] | None:
+        if not self._prober:
+            return None
+        report = self._prober.stop() if stop else self._prober.snapshot()
+        return report.to_dict()
+
+
+def _work(agent: Agent, requests: queue.Queue[dict[str, Any] | None], answer: Callable[..., None]) -> None:
+    while (request := requests.get()) is not None:
+        try:
+            result = agent.operations[request["op"]](**request["with"])
+        except files.Busy as busy:
+            answer(id=request["id"], error=str(busy), kind="Busy")
+        except Exception as error:
+            answer(id=request["id"], error=str(error) or repr(error), kind=type(error).__name__)
+        else:
+            answer(id=request["id"], result=result)
+
+
+def main(socket_path: str) -> None:
+    """Serve standard input until it ends."""
+    os.umask(0o077)
+    agent, requests, guard = Agent(socket_path), queue.Queue[Any](), threading.Lock()
+
+    def answer(**fields: Any) -> None:
+        with guard:
+            sys.stdout.write(json.dumps(fields) + "\n")
+            sys.stdout.flush()
+
+    answer(id=0, result=agent.hello())
+    worker = threading.Thread(target=_work, args=(agent, requests, answer), daemon=True)
+    worker.start()
+    rest = b""
+    while select.select([0], [], [], SILENCE)[0] and (data := os.read(0, 65536)):
+        *lines, rest = (rest + data).split(b"\n")
+        for request in map(json.loads, lines):
+            if request["op"] == "cancel":
+                agent.cancel()
+            if request["op"] in ("ping", "cancel"):
+                answer(id=request["id"], result=None)
+            else:
+                requests.put(request)
+    agent.cancel()
+    requests.put(None)
+    worker.join(LAST_WORDS)
+    os._exit(0)

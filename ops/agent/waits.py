@@ -1,0 +1,186 @@
+"""Waiting for containers to be healthy and for nginx to have switched."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import select
+import socket
+import threading
+import time
+from typing import Any
+
+from ops.agent.engine import Engine
+from ops.agent.files import move, remove
+
+Cancel = threading.Event
+
+
+def http_get(address: str, port: int, path: str, host: str, timeout: float) -> tuple[int, str]:
+    """Return status and body (first 400 characters) of one request over a fresh connection; raises OSError."""
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"Host": host, "Connection": "close", "User-Agent": "tidegate"})
+        answer = connection.getresponse()
+        return answer.status, answer.read(4096).decode("utf-8", "replace")[:400]
+    except http.client.HTTPException as error:
+        raise OSError(f"not an HTTP answer: {error!r}") from error
+    finally:
+        connection.close()
+
+
+class _Target:
+    """One container being waited for, with what was seen of it last."""
+
+    def __init__(self, wanted: dict[str, Any], good: tuple[str, ...]) -> None:
+        self.wanted = wanted
+        self._good = good
+        self.name = str(wanted["container"])
+        self.last = "no answer yet"
+        self.died = False
+        self._streak = 0
+        self._seen_running = 0.0
+
+    def passes(self, engine: Engine) -> bool:
+        """Look once; True when all that was asked of it holds."""
+        known = engine.inspect(self.name)
+        state = known["State"]
+        if known["RestartCount"] or state["Status"] in ("exited", "dead", "restarting"):
+            oom = ", out of memory" if state.get("OOMKilled") else ""
+            self.died, self.last = True, f"exit code {state['ExitCode']}{oom}"
+            return False
+        status = (state.get("Health") or {}).get("Status", "none")
+        answered = self._steady(state) if "steady" in self.wanted else self._answers()
+        if answered:
+            self.last += f"; the engine's health check says {status}"
+        return answered and status in self._good
+
+    def _steady(self, state: dict[str, Any]) -> bool:
+        if state["Status"] != "running":
+            return False
+        self._seen_running = self._seen_running or time.monotonic()
+        self.last = "running"
+        return time.monotonic() - self._seen_running >= float(self.wanted["steady"])
+
+    def _answers(self) -> bool:
+        wanted = self.wanted
+        if self._streak < wanted["successes"]:
+            try:
+                status, body = http_get(wanted["address"], wanted["port"], wanted["path"], wanted["host"], 2.0)
+                self.last = f"{wanted['path']} answered {status}: {body.strip()}"
+            except OSError as error:
+                status, self.last = 0, f"{wanted['path']} on port {wanted['port']}: {error}"
+            self._streak = self._streak + 1 if 200 <= status < 300 else 0
+        return bool(self._streak >= wanted["successes"])
+
+
+def healthy(
+    engine: Engine, wanted: list[dict[str, Any]], timeout: float, cancel: Cancel, early: bool = False
+) -> dict[str, Any]:
+    """Wait until every container is healthy or one cannot be any more; `early`: not for the engine's own first check.
+
+    Wanted, each: container, and either address, port, path, host, successes, interval, or steady (seconds to stay up).
+    Returns {"ok": bool, "container": name of the failed one, "reason": died | timeout | cancelled, "last": text}.
+    """
+    deadline = time.monotonic() + timeout
+    good = ("none", "healthy", "starting") if early else ("none", "healthy")
+    targets = [_Target(one, good) for one in wanted]
+    interval = min(float(one.get("interval", 0.1)) for one in wanted)
+    stream = engine.events([target.name for target in targets])
+    try:
+        while pending := [target for target in targets if not target.passes(engine)]:
+            first = next((target for target in pending if target.died), pending[0])
+            late = "timeout" if time.monotonic() > deadline else ""
+            if reason := "died" if first.died else "cancelled" if cancel.is_set() else late:
+                return {"ok": False, "container": first.name, "reason": reason, "last": first.last}
+            _rest(stream, interval)
+    finally:
+        stream.close()
+    return {"ok": True}
+
+
+def _rest(stream: socket.socket, seconds: float) -> None:
+    readable, _, _ = select.select([stream], [], [], seconds)
+    if readable and not stream.recv(65536):
+        raise OSError("the engine closed its event stream")
+
+
+def _workers(master: int) -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _parent(int(entry)) == master]
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return int(stat.read().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _accepts(pid: int, master: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline") as line:
+            return _parent(pid) == master and "shutting down" not in line.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def switch(engine: Engine, edge: str, staged: str, live: str, check: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """Rename the staged nginx file into place (no staged: remove the live one), reload, and wait for the proof.
+
+    The proof: fresh connections answer with the new generation several times in a row (none: 404) and every old worker
+    has stopped accepting. check: address, port, host, answer, successes. Returns ok, seconds, old workers, last answer.
+    """
+    master = int(engine.inspect(edge)["State"]["Pid"])
+    old = _workers(master)
+    began = time.monotonic()
+    if staged:
+        move(staged, live)
+    else:
+        remove(live)
+    engine.signal(edge, "HUP")
+    streak, last = 0, ""
+    while streak < check["successes"] or any(_accepts(pid, master) for pid in old):
+        try:
+            status, last = http_get(check["address"], check["port"], "/", check["host"], 1.0)
+        except OSError as error:
+            status, last = 0, str(error)
+        streak = streak + 1 if last.strip() == check["answer"] or (not check["answer"] and status == 404) else 0
+        if time.monotonic() - began > timeout:
+            return {"ok": False, "seconds": timeout, "old": old, "last": last}
+        select.select([], [], [], 0.0 if streak else 0.005)
+    return {"ok": True, "seconds": time.monotonic() - began, "old": old, "last": last}
+
+
+def workers_gone(engine: Engine, edge: str, old: list[int], timeout: float, cancel: Cancel) -> dict[str, Any]:
+    """Wait until the old nginx workers have ended; returns whether they did and how long it took."""
+    master = int(engine.inspect(edge)["State"]["Pid"])
+    began = time.monotonic()
+    while left := [pid for pid in old if _parent(pid) == master]:
+        if time.monotonic() - began > timeout or cancel.wait(0.02):
+            return {"ok": False, "seconds": time.monotonic() - began, "left": left}
+    return {"ok": True, "seconds": time.monotonic() - began, "left": []}
+
+
+def listening(engine: Engine, container: str) -> list[int]:
+    """Return the TCP ports on which something listens inside a container."""
+    pid = engine.inspect(container)["State"]["Pid"]
+    found = set()
+    for name in ("tcp", "tcp6") if pid else ():
+        with open(f"/proc/{pid}/net/{name}") as table:
+            rows = [line.split() for line in table.readlines()[1:]]
+        found |= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
+    return sorted(found)
+
+
+def answers(address: str, port: int, timeout: float) -> bool:
+    """Wait until something answers HTTP on a port, with whatever status; tells whether it did."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            http_get(address, port, "/", "localhost", 1.0)
+            return True
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            select.select([], [], [], 0.05)

@@ -1,0 +1,162 @@
+"""Checks of single configuration values; each returns the value or raises ValueError saying what was expected.
+
+What passes here is later put into nginx files, container names and ssh command lines, so the patterns admit
+only what means nothing there. `fullmatch` throughout: `$` would let a trailing newline in.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address
+
+_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,29}[a-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_VOLUME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+_URL_PATH = re.compile(r"/(?:[A-Za-z0-9._~/?=&:@+,-]|%[0-9A-Fa-f]{2}){0,1000}")
+_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?")
+_IMAGE = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+)
+
+_TAKEN_APPS = {"edge", "sites", "tidegate"}  # folders in /srv/tidegate and containers named tidegate-…
+_TAKEN_PROCESSES = {"web", "migrate"}
+
+A_NAME = "a name of at most 31 small letters, digits and hyphens, starting with a letter"
+A_VARIABLE = "the name of an environment variable: letters, digits and underscores, not starting with a digit"
+
+
+def name(value: str) -> str:
+    """Check the name of an environment."""
+    return _matching(_NAME, value, A_NAME)
+
+
+def app_name(value: str) -> str:
+    """Check the name of an app: also a folder and part of container names on the servers."""
+    name(value)
+    if value in _TAKEN_APPS or value.startswith("tidegate-"):
+        raise ValueError("a name that Tidegate does not use itself (edge, sites, tidegate, tidegate-…)")
+    return value
+
+
+def process_name(value: str) -> str:
+    """Check the name of an extra process."""
+    name(value)
+    if value in _TAKEN_PROCESSES:
+        raise ValueError("a name other than web and migrate, which Tidegate uses itself")
+    return value
+
+
+def variable(value: str) -> str:
+    """Check the name of an environment variable or secret."""
+    _matching(_VARIABLE, value, A_VARIABLE)
+    if value.upper().startswith("TIDEGATE_"):
+        raise ValueError("a name that does not start with TIDEGATE_, which is reserved")
+    return value
+
+
+def literal(value: str) -> str:
+    """Check text that reaches a program as it is: anything but NUL and what UTF-8 cannot say."""
+    return _matching(re.compile(r"[^\0\ud800-\udfff]*"), value, "text without NUL")
+
+
+def volume(value: str) -> str:
+    """Check a volume's name."""
+    return _matching(_VOLUME, value, "a volume name of small letters, digits, dots, underscores and hyphens")
+
+
+def mount_path(value: str) -> str:
+    """Check where a volume is mounted: absolute, plain and not the root."""
+    expected = 'an absolute path without "..", ":" or control characters, such as "/app/data"'
+    parts = value.removeprefix("/").removesuffix("/").split("/")
+    plain = value.isprintable() and not set(value) & set(":\\")
+    if not value.startswith("/") or not plain or {"", ".", ".."} & set(parts):
+        raise ValueError(expected)
+    return "/" + "/".join(parts)
+
+
+def file_path(value: object) -> object:
+    """Check a path before it becomes a Path: not empty, printable."""
+    text = str(value)
+    if not text or not text.isprintable():
+        raise ValueError("a path without control characters")
+    return value
+
+
+def url_path(value: str) -> str:
+    """Check the path of a URL; it also stands in nginx files."""
+    return _matching(_URL_PATH, value, 'a URL path that starts with "/" and needs no quoting, such as "/health"')
+
+
+def url(value: str) -> str:
+    """Check the URL under which a server's edge is reached."""
+    return _matching(_URL, value, "a URL such as http://127.0.0.1:8080, without a path").rstrip("/")
+
+
+def image(value: str) -> str:
+    """Check an image's name without a tag."""
+    expected = "an image name without tag or digest (the version is its tag), such as registry.example.com/team/blog"
+    return _matching(_IMAGE, value[:256], expected)
+
+
+def domain(value: str) -> str:
+    """Check a domain and return it in small letters."""
+    if value.startswith("*"):
+        raise ValueError("a single host name; wildcards are not supported, list each name in domains")
+    if not value.isascii():
+        raise ValueError(f"a host name in ASCII{_punycode(value)}")
+    lower = value.lower()
+    if len(lower) > 253 or not all(_LABEL.fullmatch(label) for label in lower.split(".")):
+        raise ValueError("a host name such as blog.example.com")
+    return lower
+
+
+def user(value: str) -> str:
+    """Check an SSH user."""
+    return _matching(_USER, value, "a user name of letters, digits, dots, underscores and hyphens")
+
+
+def address(value: str) -> str:
+    """Check a server's address: host name, ssh_config alias, IPv4, or IPv6 without brackets."""
+    if _HOST.fullmatch(value) or _is_ipv6(value):
+        return value
+    raise ValueError("a host name or an IP address, without spaces and not starting with a hyphen")
+
+
+def host_parts(text: str) -> dict[str, str | int]:
+    """Split "user@address:port" (IPv6 in brackets when a port follows) into its parts, which are checked later."""
+    login, at, rest = text.rpartition("@")
+    match = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?|([^:\[\]]*)(?::([0-9]{1,5}))?", rest)
+    if match is None and not _is_ipv6(rest):
+        raise ValueError('a server such as "deploy@203.0.113.10:22" or "deploy@[2001:db8::1]:22"')
+    parts: dict[str, str | int] = {"address": rest if match is None else match[1] or match[3] or ""}
+    if match and (port := match[2] or match[4]):
+        parts["port"] = int(port)
+    return parts | {"user": login} if at else parts
+
+
+def _is_ipv6(text: str) -> bool:
+    bare, percent, zone = text.partition("%")
+    if percent and not re.fullmatch(r"[A-Za-z0-9_.-]+", zone):
+        return False
+    try:
+        IPv6Address(bare)
+    except ValueError:
+        return False
+    return True
+
+
+def _punycode(value: str) -> str:
+    try:
+        return f", in punycode: {domain(value.lower().encode('idna').decode('ascii'))}"
+    except ValueError:
+        return " (punycode, xn--…)"
+
+
+def _matching(pattern: re.Pattern[str], value: str, expected: str) -> str:
+    if pattern.fullmatch(value) is None:
+        raise ValueError(expected)
+    return value

@@ -1,0 +1,58 @@
+"""What people see: lines, tables and questions on the terminal, or one JSON document for scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+
+class Console:
+    """The terminal; with `as_json`, people's output goes to standard error and only the document to standard output."""
+
+    def __init__(self, *, as_json: bool = False, assume_yes: bool = False) -> None:
+        self.as_json = as_json
+        self._assume_yes = assume_yes
+
+    @cached_property
+    def rich(self) -> RichConsole:
+        """Return rich's console, loaded when the first line is printed."""
+        from rich.console import Console as RichConsole
+
+        return RichConsole(stderr=self.as_json, highlight=False, soft_wrap=True)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line, literally: square brackets in it are no markup."""
+        self.rich.print(text, style=style or None, markup=False)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Print a table."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        self.rich.print(table)
+
+    def document(self, value: Any) -> None:
+        """Print the JSON document when scripts asked for one."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+    def confirm(self, question: str) -> bool:
+        """Ask yes or no; without a terminal the answer is no, unless `--yes` was given."""
+        if self._assume_yes:
+            return True
+        if not sys.stdin.isatty():
+            self.say(f"{question} no terminal to ask on: give --yes to agree", "yellow")
+            return False
+        return self.rich.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")

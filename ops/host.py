@@ -1,0 +1,77 @@
+"""Commands on a server through Fabric, for what is neither the engine's nor the agent's: making a bare server ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ops.config import Environment, HostAddress
+from ops.errors import Failed, Unreachable
+from ops.link import explain
+from ops.shell import Command, as_root
+
+if TYPE_CHECKING:
+    from fabric import Connection
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: its exit code and its output."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Host:
+    """A server's shell; a context manager. Unknown host keys are refused, as everywhere."""
+
+    def __init__(self, environment: Environment, address: HostAddress) -> None:
+        self.name = address.name
+        self._connection = _connection(environment, address)
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._connection.close()
+
+    def run(self, command: Command, *, root: bool = False) -> Result:
+        """Run a command and return how it ended, whatever the exit code. Raises Unreachable."""
+        whole = as_root(command) if root else command
+        try:
+            done = self._connection.run(whole.reveal(), hide=True, warn=True, in_stream=False, pty=False)
+        except Exception as error:  # paramiko, socket and DNS errors share no base class
+            raise _unreachable(self.name, error) from None
+        return Result(done.exited, done.stdout, done.stderr)
+
+    def check(self, command: Command, *, root: bool = False) -> str:
+        """Run a command and return its output. Raises Failed with its words when it fails."""
+        done = self.run(command, root=root)
+        if done.code:
+            raise Failed(f"`{command}` failed with exit code {done.code}", where=self.name, why=(done.stderr or done.stdout).strip())
+        return done.stdout
+
+
+def _connection(environment: Environment, address: HostAddress) -> Connection:
+    from fabric import Connection
+    from paramiko import RejectPolicy
+
+    key = {"key_filename": str(address.identity)} if address.identity else {}
+    connection = Connection(address.address, user=address.user, port=address.port, connect_kwargs=key, connect_timeout=10)
+    connection.client.set_missing_host_key_policy(RejectPolicy())
+    for file in (environment.known_hosts, Path.home() / ".ssh" / "known_hosts"):
+        if file.exists():
+            connection.client.load_host_keys(str(file))
+    return connection
+
+
+def _unreachable(name: str, error: Exception) -> Unreachable:
+    text = str(error) or repr(error)
+    if "not found in known_hosts" in text or type(error).__name__ == "BadHostKeyException":
+        text = f"host key verification failed: {text}"
+    if type(error).__name__ == "AuthenticationException":
+        text = f"permission denied: {text}"
+    return explain(name, [text])

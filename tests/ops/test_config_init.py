@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ops.config import load
+from ops.config_init import write_new
+from ops.errors import ConfigError
+
+
+def test_a_new_file_loads(tmp_path: Path) -> None:
+    write_new(tmp_path / "ops.toml", "my-shop", 8080)
+    (tmp_path / "Dockerfile").touch()
+    app = load(tmp_path / "ops.toml", {}).app
+    assert (app.name, app.port) == ("my-shop", 8080)
+
+
+def test_a_new_file_loads_with_every_suggestion_uncommented(tmp_path: Path) -> None:
+    write_new(tmp_path / "ops.toml", "shop", 80)
+    text = (tmp_path / "ops.toml").read_text()
+    (tmp_path / "ops.toml").write_text(re.sub(r"^# (?=\[|\w+ = )", "", text, flags=re.MULTILINE))
+    (tmp_path / "Dockerfile").touch()
+    environment = load(tmp_path / "ops.toml", {}).environment("production")
+    assert environment.domains == ("shop.example.com",)
+    assert environment.app.migrate
+    assert environment.app.secrets == ("SECRET_KEY",)
+    assert environment.notifications.urls == ("SLACK_URL",)
+
+
+def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "ops.toml").write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        write_new(tmp_path / "ops.toml", "shop", 3000)
+    assert (tmp_path / "ops.toml").read_text() == "mine"
+
+
+def test_a_dangling_link_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "ops.toml").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError):
+        write_new(tmp_path / "ops.toml", "shop", 3000)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_that_is_not_there_is_an_error_to_show(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        write_new(tmp_path / "none/ops.toml", "shop", 3000)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "Shop", "a b", 'a"\nport = 1', "--flag", "$(id)", "a\n", "../a", "ü", "a\0", "{port}", "edge", "a" * 32, "a-"],
+)
+def test_a_hostile_name_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="--name: expected a name"):
+        write_new(tmp_path / "ops.toml", name, 3000)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_port_out_of_range_is_refused(tmp_path: Path, port: int) -> None:
+    with pytest.raises(ConfigError, match="--port: expected at"):
+        write_new(tmp_path / "ops.toml", "shop", port)
