@@ -15,20 +15,34 @@ from ops.host import Host
 from ops.shell import Command, chain, sh
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
-PACKAGES = {"docker": "docker.io", "dockerd": "docker.io", "python3": "python3-minimal", "zstd": "zstd", "iptables": "iptables"}
+PACKAGES = {"dockerd": "docker.io", "python3": "python3-minimal", "zstd": "zstd", "iptables": "iptables"}
 
 # One round trip for all that is to be known; every line is `key=value`. POSIX sh, for a server without python3.
 _FACTS = f"""
 . /etc/os-release; echo "id=$ID"; echo "version=$VERSION_ID"
 echo "user=$(id -un)"; echo "uid=$(id -u)"; echo "groups=$(id -Gn)"
 PATH=$PATH:/usr/sbin:/sbin
-for p in docker dockerd python3 zstd iptables; do command -v $p >/dev/null && echo "has_$p=yes"; done
+for p in dockerd python3 zstd iptables; do command -v $p >/dev/null && echo "has_$p=yes"; done
 python3 -c 'import http.client, json' 2>/dev/null && echo python=works
 [ -d /run/systemd/system ] && echo systemd=yes
 [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo sudo=no
-if [ "$(id -u)" = 0 ] || id -Gn | grep -qw docker; then [ -S /var/run/docker.sock ] && docker version >/dev/null 2>&1 && echo engine=yes; fi
+python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/var/run/docker.sock")' 2>/dev/null && echo engine=yes
 [ -d {HOME} ] && [ -w {HOME} ] && [ "$(stat -c %a {HOME})" = 711 ] && echo home=yes
 exit 0
+"""
+
+
+_CONNECT = """
+import socket, time
+end = time.monotonic() + 30
+while True:
+    try:
+        socket.socket(socket.AF_UNIX).connect("/var/run/docker.sock")
+        break
+    except OSError:
+        if time.monotonic() > end:
+            raise
+        time.sleep(0.1)
 """
 
 
@@ -61,9 +75,10 @@ def plan(facts: Mapping[str, str]) -> tuple[Missing, ...]:
     found = []
     if lacking:
         found.append(Missing(f"install {', '.join(lacking)}", _install(lacking)))
-    if "engine" not in facts:
+    outside = facts["uid"] != "0" and "docker" not in facts["groups"].split()
+    if "engine" not in facts and not outside:
         found.append(Missing("start the engine", _start_engine(facts)))
-    if facts["uid"] != "0" and "docker" not in facts["groups"].split():
+    if outside:
         found.append(Missing(f"let {facts['user']} use the engine", sh("usermod", "-aG", "docker", facts["user"])))
     if "home" not in facts:
         found.append(Missing(f"create {HOME}", sh("install", "-d", "-m", "0711", "-o", facts["user"], HOME)))
@@ -77,8 +92,7 @@ def _install(packages: Sequence[str]) -> Command:
 
 def _start_engine(facts: Mapping[str, str]) -> Command:
     start = sh("systemctl", "enable", "--now", "docker") if "systemd" in facts else sh("service", "docker", "start")
-    wait = "for i in $(seq 150); do docker version >/dev/null 2>&1 && exit 0; sleep 0.2; done; docker version"
-    return chain(start, sh("sh", "-c", wait))
+    return chain(start, sh("python3", "-c", _CONNECT))
 
 
 def prepare(env: Environment, address: HostAddress, say: Callable[[str, str], None], confirm: Callable[[str, Sequence[str]], bool]) -> bool:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from deploy import edge, observe, public
+from deploy import containers, edge, observe, public
 from deploy.diagnosis import likely_cause
 from deploy.model import EDGE, EDGE_HOME, HOME, NETWORK, HealthSpec, HostState, ImageRef, ProbeReport, ProcessSpec, Release
 from deploy.ship import Progress, Shipper, follow, pipe_whole
-from ops import engine as sdk
 from ops.config import Environment
 from ops.errors import Failed, Refused
 from ops.link import AgentError, Link, require_engine
-from ops.secret import Secret
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 SWITCH_SECONDS = 15.0
 PROOFS = 10
 LOG_LINES = 30
-START_INTERVAL = 200_000_000  # nanoseconds
 
 
 class DockerServer:
@@ -51,6 +48,8 @@ class DockerServer:
     def engine(self) -> APIClient:
         """Return the server's engine."""
         if self._client is None:
+            from ops import engine as sdk  # the SDK takes 0.2 s to load, which a rollback does not need
+
             hello = require_engine(self._link)
             self._client = sdk.connect(self._link.socket, min(hello["engine"]["ApiVersion"], "1.47", key=_version))
         return self._client
@@ -119,104 +118,47 @@ class DockerServer:
         self.engine.remove_image(f"{there}:{version}")
         return True
 
+    def _ask(self, what: str, *sequences: list[containers.Call]) -> None:
+        """Make the engine carry out sequences of calls, at once. Raises Failed with the engine's words."""
+        try:
+            self._link.call("engine", sequences=list(sequences))
+        except AgentError as error:
+            raise Failed(f"cannot {what}", where=self.name, why=error.what, fix="look at the server, then run this again") from None
+
     def run_once(self, spec: ProcessSpec, timeout: float) -> None:
         """Run a container to its end and remove it. Raises Failed with its output."""
-        self._create(spec, restart=False)
         try:
-            self.engine.start(spec.name)
-            code = self._wait_for_end(spec.name, timeout)
-            if code:
-                raise Failed(f"`{' '.join(spec.command)}` failed with exit code {code}", where=self.name,
+            self._ask(f"run {spec.name}", [containers.create(spec, restart=False), containers.start(spec.name)])
+            end = self._link.call("ended", container=spec.name, timeout=timeout)
+            if end.get("code") != 0:
+                how = f"failed with exit code {end['code']}" if "code" in end else f"did not end: {end['reason']}"
+                raise Failed(f"`{' '.join(spec.command)}` {how}", where=self.name,
                              why=self._logs(spec.name) or "it said nothing", fix="mend it and deploy again")  # fmt: skip
         finally:
-            self.engine.remove_container(spec.name, force=True)
-
-    def _wait_for_end(self, name: str, timeout: float) -> int:
-        from requests.exceptions import ConnectionError, ReadTimeout
-
-        try:
-            return int(self.engine.wait(name, timeout=timeout)["StatusCode"])
-        except (ReadTimeout, ConnectionError):
-            raise Failed(f"{name} did not end within {timeout:.0f} s", where=self.name, why=self._logs(name),
-                         fix="raise migrate.timeout if that is normal") from None  # fmt: skip
+            self._ask(f"remove {spec.name}", [containers.remove(spec.name)])
 
     def start_new(self, specs: Sequence[ProcessSpec]) -> None:
         """Create and start containers, at once."""
-        self._each([spec.name for spec in specs], lambda name: self._boot(next(one for one in specs if one.name == name)))
+        names = ", ".join(spec.name for spec in specs)
+        self._ask(f"start {names}", *([containers.create(spec, restart=True), containers.start(spec.name)] for spec in specs))
 
-    def _boot(self, spec: ProcessSpec) -> None:
-        self._create(spec, restart=True)
-        self._start(spec.name)
-
-    def _create(self, spec: ProcessSpec, *, restart: bool) -> None:
-        client = self.engine
-        host = client.create_host_config(
-            binds=[f"{volume}:{path}" for volume, path in spec.volumes.items()],
-            restart_policy={"Name": "unless-stopped"} if restart else {"Name": "no"},
-            log_config={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}},
-            security_opt=["no-new-privileges"], mem_limit=spec.memory, network_mode=NETWORK, init=True,
-        )  # fmt: skip
-        endpoint = client.create_endpoint_config(ipv4_address=spec.address)
-        config = client.create_container_config(
-            spec.image, command=list(spec.command) or None, labels=dict(spec.labels), host_config=host,
-            environment={key: _plain(value) for key, value in spec.environment.items()},
-            networking_config=client.create_networking_config({NETWORK: endpoint}),
-        )  # fmt: skip
-        config["Healthcheck"] = self._healthcheck(spec)
-        try:
-            client.create_container_from_config(config, spec.name)
-        except sdk.EngineError as error:
-            raise Failed(f"cannot create {spec.name}", where=self.name, why=error.explanation or str(error)) from None
-
-    def _healthcheck(self, spec: ProcessSpec) -> dict[str, Any] | None:
-        """Keep the web process's check, asked often while it starts where the engine can; others have none of it."""
-        if not spec.healthcheck:
-            return {"Test": ["NONE"]}
-        often = {"StartPeriod": int(self._env.app.health.timeout * 1e9), "StartInterval": START_INTERVAL}
-        return often if self._asks_often else None
-
-    @property
-    def _asks_often(self) -> bool:
-        """Tell whether the engine knows `start-interval` (API 1.44, engine 25)."""
-        return _version(self.engine.api_version) >= (1, 44)
-
-    def start(self, containers: Sequence[str]) -> None:
+    def start(self, names: Sequence[str]) -> None:
         """Start kept containers."""
-        self._each(containers, self._start)
+        self._ask(f"start {', '.join(names)}", *([containers.keep_up(name), containers.start(name)] for name in names))
 
-    def _start(self, name: str) -> None:
-        try:
-            self.engine.start(name)
-        except sdk.EngineError as error:
-            raise Failed(f"cannot start {name}", where=self.name, why=error.explanation or str(error)) from None
-
-    def stop(self, containers: Sequence[str], seconds: float) -> None:
+    def stop(self, names: Sequence[str], seconds: float) -> None:
         """Send SIGTERM, and SIGKILL after `seconds`; those already stopped are fine."""
-        self._each(containers, lambda name: self.engine.stop(name, timeout=max(1, round(seconds))), missing_ok=True)
+        self._ask(f"stop {', '.join(names)}", *(containers.stop(name, seconds) for name in names))
 
-    def remove(self, containers: Sequence[str]) -> None:
+    def remove(self, names: Sequence[str]) -> None:
         """Remove containers; those already gone are fine."""
-        self._each(containers, lambda name: self.engine.remove_container(name, force=True), missing_ok=True)
-
-    @staticmethod
-    def _each(names: Sequence[str], action: Callable[[str], object], *, missing_ok: bool = False) -> None:
-        def one(name: str) -> None:
-            try:
-                action(name)
-            except sdk.NotFound:
-                if not missing_ok:
-                    raise
-
-        if len(names) == 1:
-            return one(names[0])
-        with ThreadPoolExecutor(max(1, len(names))) as pool:
-            list(pool.map(one, names))
+        self._ask(f"remove {', '.join(names)}", *([containers.remove(name)] for name in names))
 
     def wait_healthy(self, wanted: Sequence[HealthSpec], timeout: float) -> None:
         """Wait until all are healthy. Raises Failed with the last logs, the health output and the likely cause."""
-        seen = self._link.call("healthy", wanted=[one.to_wire() for one in wanted], timeout=timeout, early=not self._asks_often)
+        seen = self._link.call("healthy", wanted=[one.to_wire() for one in wanted], timeout=timeout)
         if seen["ok"]:
-            return None if self._asks_often else self._ask_once([one.container for one in wanted])
+            return
         name = seen["container"]
         port = next(one.port for one in wanted if one.container == name)
         listening = self._link.call("listening", container=name) if seen["reason"] == "timeout" else []
@@ -226,36 +168,22 @@ class DockerServer:
                      why=cause + (f"\n  its last words:\n{_indent(logs)}" if logs else "\n  it said nothing"),
                      fix="mend it and deploy again")  # fmt: skip
 
-    def _ask_once(self, containers: Sequence[str]) -> None:
-        """Run the images' health checks ourselves, where the engine would only do it after a whole interval."""
-        for name in containers:
-            test = (self.engine.inspect_container(name)["Config"].get("Healthcheck") or {}).get("Test") or ["NONE"]
-            command = test[1:] if test[0] == "CMD" else ["/bin/sh", "-c", *test[1:]]
-            if test[0] != "NONE" and (words := self._exec(name, command)) is not None:
-                raise Failed(f"{name} did not become healthy", where=self.name, why=f"its health check says: {words}")
-
-    def _exec(self, container: str, command: Sequence[str]) -> str | None:
-        """Run a command in a container; returns what it said if it failed, else None."""
-        run = self.engine.exec_create(container, list(command))
-        words: bytes = self.engine.exec_start(run["Id"])
-        failed = self.engine.exec_inspect(run["Id"])["ExitCode"] != 0
-        return words.decode("utf-8", "replace").strip() if failed else None
-
     def _logs(self, name: str) -> str:
         text: bytes = self.engine.logs(name, tail=LOG_LINES)
         return text.decode("utf-8", "replace").rstrip()
 
     def start_edge(self) -> None:
         """Start a stopped edge nginx."""
-        self._start(EDGE)
+        self._ask("start the edge nginx", [containers.start(EDGE)])
 
     def stage_edge(self, content: str) -> None:
         """Write the app's next nginx file beside the live one and have nginx test it. Raises Failed with its words."""
         test = f"{EDGE_HOME}/staged/{self._app}.test"
         self._link.send("write", path=self._staged, text=content, mode=0o644)
-        self._link.call("write", path=test, text=edge.test_file(self._app, self._others), mode=0o644)
-        words = self._exec(EDGE, ["nginx", "-t", "-q", "-c", f"{edge.MOUNT}/staged/{self._app}.test"])
-        if words is not None:
+        self._link.send("write", path=test, text=edge.test_file(self._app, self._others), mode=0o644)
+        command = ["nginx", "-t", "-q", "-c", f"{edge.MOUNT}/staged/{self._app}.test"]
+        code, words = self._link.call("execute", container=EDGE, command=command, timeout=30.0)
+        if code:
             raise Failed("nginx refuses the new file", where=self.name, why=words, fix="mend app.edge in ops.toml")
 
     @property
@@ -303,6 +231,8 @@ class DockerServer:
 
     def remove_image(self, name: str) -> None:
         """Remove an image's name; one that is gone or in use is left."""
+        from ops import engine as sdk
+
         try:
             self.engine.remove_image(name)
         except sdk.NotFound:
@@ -335,10 +265,6 @@ def probe_report(seen: Mapping[str, Any]) -> ProbeReport:
         requests=seen["requests"], failures=seen["failures"], p50=seen["p50"], p99=seen["p99"], reasons=seen["reasons"],
         after_mark=seen["failures_since_mark"], requests_after_mark=seen["requests_since_mark"],
     )  # fmt: skip
-
-
-def _plain(value: str | Secret) -> str:
-    return value.reveal() if isinstance(value, Secret) else value
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -84,7 +84,7 @@ def _ports_are_free(link: Link) -> None:
 
 def _create(engine: APIClient, subnet: str) -> None:
     host = engine.create_host_config(
-        binds=[f"{EDGE_HOME}:{edge.MOUNT}:ro"], restart_policy={"Name": "unless-stopped"}, network_mode=NETWORK,
+        binds=[f"{EDGE_HOME}:{edge.MOUNT}:ro"], restart_policy={"Name": "always"}, network_mode=NETWORK,
         port_bindings={80: 80, 443: 443, STATUS_PORT: ("127.0.0.1", STATUS_PORT)},
         log_config={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}}, security_opt=["no-new-privileges"],
     )  # fmt: skip

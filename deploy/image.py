@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.build_client import build_cli, build_environment, build_options
 from deploy.model import LABEL_APP, LABEL_CONTENT, LABEL_MANAGED, LABEL_VERSION, ImageRef
-from ops import engine as sdk
 from ops.config import App
 from ops.errors import ConfigError, Failed, Refused
 
@@ -116,6 +115,8 @@ def build(app: App, source: Source, engine: APIClient, say: Say) -> ImageRef:
 
 
 def _inspect(engine: APIClient, name: str) -> dict[str, Any] | None:
+    from ops import engine as sdk
+
     try:
         found: dict[str, Any] = engine.inspect_image(name)
     except sdk.NotFound:

@@ -44,8 +44,8 @@ def draft(env: Environment, intent: Intent, state: HostState, release: str) -> R
 
 
 def container_name(app: str, release: str, process: str) -> str:
-    """Return the name of a release's container."""
-    return f"{app}-{release}-{process}"
+    """Return the name of a release's container; names of apps and processes have no `_`, so no two apps can collide."""
+    return f"{app}_{process}_{release}"
 
 
 def serves_already(intent: Intent, state: HostState) -> bool:
@@ -187,6 +187,6 @@ def _spec(app: App, intent: Intent, release: Release, process: str, command: tup
     return ProcessSpec(
         name=container_name(app.name, release.id, process), process=process, image=release.image, command=command,
         environment={**intent.environment, **about}, labels=labels,
-        volumes={f"{app.name}-{name}": path for name, path in app.volumes.items()},
+        volumes={f"{app.name}_{name}": path for name, path in app.volumes.items()},
         address=address, memory=app.memory, stop_seconds=app.drain.grace, healthcheck=process == WEB,
     )  # fmt: skip

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -66,36 +67,25 @@ class Blobs:
 
 
 class Registry:
-    """A registry for one repository under an unguessable name, bound to loopback; a context manager."""
+    """A registry for one repository under an unguessable name, on a listening loopback socket; a context manager."""
 
-    def __init__(self, blobs: Blobs, token: str, port: int = 0) -> None:
-        self._blobs = blobs
+    def __init__(self, blobs: Blobs, token: str, listener: socket.socket) -> None:
         self._manifests: dict[str, tuple[str, bytes]] = {}
         self.token = token
         self.sent = 0
-        self._server = self._bind(port)
+        self.port = int(listener.getsockname()[1])
+        handler = type("Handler", (_Handler,), {"registry": self, "blobs": blobs})
+        self._server = _Server(self.port, handler, listener)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-
-    def _bind(self, port: int) -> ThreadingHTTPServer:
-        handler = type("Handler", (_Handler,), {"registry": self, "blobs": self._blobs})
-        try:
-            return _Server(("127.0.0.1", port), handler)
-        except OSError:
-            return _Server(("127.0.0.1", 0), handler)
-
-    @property
-    def port(self) -> int:
-        """Return the loopback port it listens on."""
-        return int(self._server.server_address[1])
 
     def __enter__(self) -> Registry:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._thread.is_alive():
-            self._server.shutdown()
+        self._server.shutdown()
         self._server.server_close()
+        self._thread.join()
 
     def allows(self, name: str) -> bool:
         """Tell whether a repository name carries the token."""
@@ -114,7 +104,11 @@ class Registry:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 64
+
+    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler], listener: socket.socket) -> None:
+        super().__init__(("127.0.0.1", port), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
 
 
 class _Handler(BaseHTTPRequestHandler):

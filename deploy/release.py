@@ -13,10 +13,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from deploy import image as images
@@ -27,10 +27,10 @@ from deploy.this_machine import local_client
 from deploy.model import HostState, ImageRef, Intent, ProbeReport
 from deploy.plan import Plan, plan_deploy, plan_prune, plan_rollback
 from deploy.server import Server
+from deploy.session import Session
 from deploy.ship import Shipper
 from ops.config import App, Environment
 from ops.errors import Failed, Refused, TidegateError
-from ops.link import Link
 from ops.secret import Secret
 from ops.secrets import resolve_secrets
 
@@ -78,33 +78,25 @@ class Summary:
     round_trips: dict[str, int] = field(default_factory=dict)
 
 
-class Session:
-    """The servers of an environment, connected; a context manager."""
+class Work:
+    """The servers of a session, with what a release needs beside them; a context manager."""
 
-    def __init__(self, env: Environment, state: Path, reporter: Progress, *, ships: bool) -> None:
-        self._stack = ExitStack()
-        self.env = env
-        self.shipper = self._stack.enter_context(Shipper(state, lambda: local_client().api)) if ships else None
-        port = self.shipper.registry.port if self.shipper else None
-        self.links = [self._open(host, port) for host in env.hosts]
+    def __init__(self, session: Session, reporter: Progress) -> None:
+        self.env = session.env
+        self.links = session.links
+        self.shipper = Shipper(session.door, session.state, lambda: local_client().api) if session.door else None
         self.servers = {
-            link.name: DockerServer(env, link, self.shipper, self._bytes(reporter, link.name)) for link in self.links
+            link.name: DockerServer(self.env, link, self.shipper, partial(reporter.bytes, link.name)) for link in session.links
         }
 
-    def _open(self, host: Any, port: int | None) -> Link:
-        link = Link(self.env, host, callback_port=port)
-        self._stack.callback(link.close)
-        return link
-
-    @staticmethod
-    def _bytes(reporter: Progress, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: reporter.bytes(name, done, total)
-
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Work:
+        if self.shipper:
+            self.shipper.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.close()
+        if self.shipper:
+            self.shipper.__exit__()
 
     def observe(self) -> tuple[HostState, ...]:
         """Look at all servers at once, from inside and through their public address."""
@@ -114,39 +106,42 @@ class Session:
             return tuple(replace(state, public=seen.result()) for state, seen in zip(states, reachable, strict=True))
 
 
-def deploy(env: Environment, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm) -> Summary:
+def deploy(session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm) -> Summary:
     """Deploy a version to every server of an environment. Raises TidegateError; see ops/errors.py for the outcomes."""
     began = time.monotonic()
-    with Session(env, env.project_root / ".tidegate", reporter, ships=env.app.image is None) as session:
-        _ask_for_locks(session, f"deploy to {env.name}", options)
+    env = session.env
+    with Work(session, reporter) as work:
+        _ask_for_locks(work, f"deploy to {env.name}", options)
         intent = _intent(env, options, environ, reporter)
-        states = session.observe()
+        states = work.observe()
         plan = plan_deploy(env, intent, states)
-        return _carry_out(session, plan, states, options, environ, reporter, confirm, began)
+        return _carry_out(work, plan, states, options, environ, reporter, confirm, began)
 
 
-def rollback(env: Environment, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm) -> Summary:
+def rollback(session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm) -> Summary:
     """Return every server to a kept release. Raises TidegateError."""
     began = time.monotonic()
-    with Session(env, env.project_root / ".tidegate", reporter, ships=False) as session:
-        _ask_for_locks(session, f"rollback of {env.name}", options)
-        states = session.observe()
+    env = session.env
+    with Work(session, reporter) as work:
+        _ask_for_locks(work, f"rollback of {env.name}", options)
+        states = work.observe()
         plan = plan_rollback(env, states, options.to)
-        return _carry_out(session, plan, states, options, environ, reporter, confirm, began)
+        return _carry_out(work, plan, states, options, environ, reporter, confirm, began)
 
 
-def prune(env: Environment, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm) -> Summary:
+def prune(session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm) -> Summary:
     """Remove what is beyond `keep_releases` and what killed deploys left. Raises TidegateError."""
     began = time.monotonic()
-    with Session(env, env.project_root / ".tidegate", reporter, ships=False) as session:
-        _ask_for_locks(session, f"prune of {env.name}", options)
-        states = session.observe()
-        return _carry_out(session, plan_prune(env, states), states, options, environ, reporter, confirm, began)
+    env = session.env
+    with Work(session, reporter) as work:
+        _ask_for_locks(work, f"prune of {env.name}", options)
+        states = work.observe()
+        return _carry_out(work, plan_prune(env, states), states, options, environ, reporter, confirm, began)
 
 
-def _ask_for_locks(session: Session, what: str, options: Options) -> None:
+def _ask_for_locks(work: Work, what: str, options: Options) -> None:
     holder = {"what": what, "who": who(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
-    for server in () if options.dry_run else session.servers.values():
+    for server in () if options.dry_run else work.servers.values():
         server.lock(holder)
 
 
@@ -197,7 +192,7 @@ def _digest(value: Any) -> str:
 
 
 def _carry_out(
-    session: Session,
+    work: Work,
     plan: Plan,
     states: Sequence[HostState],
     options: Options,
@@ -206,37 +201,37 @@ def _carry_out(
     confirm: Confirm,
     began: float,
 ) -> Summary:
-    env = session.env
-    summary = Summary(plan.kind, env.name, "", plan.release, plan.version, list(session.servers), plan.previous,
+    env = work.env
+    summary = Summary(plan.kind, env.name, "", plan.release, plan.version, list(work.servers), plan.previous,
                       notes=list(plan.notes), url=public.base_url(env, env.hosts[0]))  # fmt: skip
     agreed = confirm(plan, states)
     if plan.refusals:
         raise Refused(f"{plan.kind} refused, nothing was changed", why="\n         ".join(plan.refusals))
     if plan.unchanged or options.dry_run or not agreed:
         summary.result = "unchanged" if plan.unchanged else "planned" if options.dry_run else "declined"
-        return _timed(summary, session, began)
+        return _timed(summary, work, began)
     operation = randomness.token_hex(6)
-    with _journalled(session, plan, operation, summary, began), _probing(session, states, summary):
-        run = Run(plan, session.servers, operation, reporter)
+    with _journalled(work, plan, operation, summary, began), _probing(work, states, summary):
+        run = Run(plan, work.servers, operation, reporter)
         try:
             run.apply()
         finally:
             summary.phases = run.outcome.phases
-        summary.notes += run.outcome.leftovers + [line for server in session.servers.values() for line in server.remarks]
+        summary.notes += run.outcome.leftovers + [line for server in work.servers.values() for line in server.remarks]
         summary.result = "done"
-    return _timed(summary, session, began)
+    return _timed(summary, work, began)
 
 
-def _timed(summary: Summary, session: Session, began: float) -> Summary:
+def _timed(summary: Summary, work: Work, began: float) -> Summary:
     summary.seconds = round(time.monotonic() - began, 3)
-    summary.round_trips = {link.name: link.calls for link in session.links}
+    summary.round_trips = {link.name: link.calls for link in work.links}
     return summary
 
 
 @contextmanager
-def _journalled(session: Session, plan: Plan, operation: str, summary: Summary, began: float) -> Iterator[None]:
+def _journalled(work: Work, plan: Plan, operation: str, summary: Summary, began: float) -> Iterator[None]:
     head = {"operation": operation, "kind": plan.kind, "release": plan.release, "version": plan.version, "by": who()}
-    for name, server in session.servers.items():
+    for name, server in work.servers.items():
         server.journal({"event": "begin", **head, "previous": plan.previous[name]})
     result = "interrupted"
     try:
@@ -250,7 +245,7 @@ def _journalled(session: Session, plan: Plan, operation: str, summary: Summary, 
         raise Failed(f"{plan.kind} interrupted and undone; what served before serves on") from None
     finally:
         seconds = round(time.monotonic() - began, 3)
-        for name, server in session.servers.items():
+        for name, server in work.servers.items():
             seen = summary.probes.get(name)
             counts = {"requests": seen.requests, "failures": seen.failures} if seen else {}
             _journal_end(server, {"event": "end", **head, "result": result, "seconds": seconds, **counts})
@@ -264,16 +259,16 @@ def _journal_end(server: Server, record: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _probing(session: Session, states: Sequence[HostState], summary: Summary) -> Iterator[None]:
+def _probing(work: Work, states: Sequence[HostState], summary: Summary) -> Iterator[None]:
     """Send requests through every edge that serves something, as long as the plan is carried out."""
-    app, domain = session.env.app, session.env.domains[0]
+    app, domain = work.env.app, work.env.domains[0]
     for state in states:
         if state.serving and state.edge.running:
-            session.servers[state.host].probe(domain, app.health.path, app.prober.interval)
+            work.servers[state.host].probe(domain, app.health.path, app.prober.interval)
     try:
         yield
     finally:
-        for name, server in session.servers.items():
+        for name, server in work.servers.items():
             try:
                 report = server.probe_report(stop=True)
             except TidegateError:

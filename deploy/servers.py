@@ -15,6 +15,7 @@ from deploy.bases import ensure_base
 from deploy.docker_server import DockerServer
 from deploy.edge_setup import ensure_edge
 from deploy.model import EDGE, EDGE_HOME, HOME, STATUS_PORT, ImageRef
+from deploy.session import Doorstep, Session
 from deploy.ship import Shipper
 from deploy.this_machine import local_client
 from ops.config import Environment, HostAddress
@@ -29,23 +30,28 @@ def make_ready(env: Environment, say: Say, confirm: Callable[[str, Sequence[str]
     agreed = [bootstrap.prepare(env, host, say, confirm) for host in env.hosts]
     if not all(agreed):
         return False
-    with Shipper(env.project_root / ".tidegate", lambda: local_client().api) as shipper, ThreadPoolExecutor(len(env.hosts)) as pool:
-        list(pool.map(lambda host: _ensure_edge(env, host, shipper, say), env.hosts))
+    with (
+        Session(env, ships=True) as session,
+        Shipper(_door(session), session.state, lambda: local_client().api) as shipper,
+        ThreadPoolExecutor(len(env.hosts)) as pool,
+    ):
+        list(pool.map(lambda link: _ensure_edge(env, link, shipper, say), session.links))
     return True
 
 
-def _ensure_edge(env: Environment, host: HostAddress, shipper: Shipper, say: Say) -> None:
-    link = Link(env, host, callback_port=shipper.registry.port)
-    try:
-        server = DockerServer(env, link, shipper, lambda done, total: None)
+def _door(session: Session) -> Doorstep:
+    assert session.door, "a session that ships has one"
+    return session.door
 
-        def receive(image: str) -> None:
-            ensure_base(image, lambda text: say(host.name, text))
-            server.receive(ImageRef(image, image.rpartition(":")[2], ""))
 
-        ensure_edge(link, server.engine, receive, lambda text: say(host.name, text))
-    finally:
-        link.close()
+def _ensure_edge(env: Environment, link: Link, shipper: Shipper, say: Say) -> None:
+    server = DockerServer(env, link, shipper, lambda done, total: None)
+
+    def receive(image: str) -> None:
+        ensure_base(image, lambda text: say(link.name, text))
+        server.receive(ImageRef(image, image.rpartition(":")[2], ""))
+
+    ensure_edge(link, server.engine, receive, lambda text: say(link.name, text))
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,15 @@ engine in a virtual machine, sshd without remote forwarding) the whole image is 
 
 from __future__ import annotations
 
-import json
-import secrets
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.build_client import build_cli
 from deploy.registry import Blobs, Registry
+from deploy.session import Doorstep
 from ops.errors import Failed
 
 if TYPE_CHECKING:
@@ -31,28 +29,19 @@ Progress = Callable[[int, int], None]
 class Shipper:
     """Our registry and what was pushed to it, shared by all servers of a deploy; a context manager."""
 
-    def __init__(self, state: Path, local: Callable[[], APIClient]) -> None:
+    def __init__(self, door: Doorstep, state: Path, local: Callable[[], APIClient]) -> None:
         self._local = local
         self._lock = threading.Lock()
         self._pushed: dict[str, str | None] = {}
-        self._stack = ExitStack()
         self._blobs = Blobs(state / "blobs")
-        self._memory = state / "registry.json"
-        self.registry = self._stack.enter_context(self._open())
-
-    def _open(self) -> Registry:
-        """Open under the name of last time, by which the local engine remembers what it pushed."""
-        known = json.loads(self._memory.read_text()) if self._memory.exists() else {}
-        registry = Registry(self._blobs, known.get("token") or secrets.token_hex(16), known.get("port", 0))
-        self._memory.touch(mode=0o600)
-        self._memory.write_text(json.dumps({"token": registry.token, "port": registry.port}))
-        return registry
+        self.registry = Registry(self._blobs, door.token, door.listener)
 
     def __enter__(self) -> Shipper:
+        self.registry.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.registry.__exit__()
         self._blobs.prune(CACHE_LIMIT)
 
     def offer(self, image: str) -> str | None:

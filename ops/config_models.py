@@ -62,7 +62,7 @@ class Health(Model):
 
     path: Annotated[str, AfterValidator(check.url_path)] = "/health"
     successes: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
-    interval: Pause = 0.1
+    interval: Pause = 0.05
     timeout: Pause = 60.0
 
     @field_validator("timeout")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -10,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+
+PIPE_WIDTH = 250  # a log or a pipe has no width of its own; tables are not folded there
+
+STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "bold green": "1;32", "bold red": "1;31"}
 
 
 class Console:
@@ -24,11 +29,18 @@ class Console:
         """Return rich's console, loaded when the first line is printed."""
         from rich.console import Console as RichConsole
 
-        return RichConsole(stderr=self.as_json, highlight=False, soft_wrap=True)
+        console = RichConsole(stderr=self.as_json, highlight=False, soft_wrap=True)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = PIPE_WIDTH
+        return console
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a line, literally: square brackets in it are no markup."""
-        self.rich.print(text, style=style or None, markup=False)
+        """Print a line, literally but for control characters, with a style where a terminal shows it."""
+        out = sys.stderr if self.as_json else sys.stdout
+        clean = "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+        coloured = style and out.isatty() and "NO_COLOR" not in os.environ
+        out.write(f"\033[{STYLES[style]}m{clean}\033[0m\n" if coloured else clean + "\n")
+        out.flush()
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print a table."""
@@ -55,4 +67,6 @@ class Console:
         if not sys.stdin.isatty():
             self.say(f"{question} no terminal to ask on: give --yes to agree", "yellow")
             return False
-        return self.rich.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -201,7 +201,8 @@ class Link:
         return answer["result"]
 
     def _fail_all(self) -> None:
-        self._threads[1].join(2)
+        if not self._closed.is_set():  # not our doing: ssh's last words tell why
+            self._threads[1].join(2)
         with self._guard:
             self._closed.set()
             waiting, self._waiting = self._waiting, {}

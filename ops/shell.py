@@ -13,27 +13,7 @@ from ops.secret import MASK, Secret
 
 Argument = str | int | Secret
 
-_KEYWORDS = frozenset(
-    [
-        "if",
-        "then",
-        "else",
-        "elif",
-        "fi",
-        "do",
-        "done",
-        "case",
-        "esac",
-        "while",
-        "until",
-        "for",
-        "in",
-        "function",
-        "select",
-        "time",
-        "coproc",
-    ]
-)
+_SYNTAX = re.compile(r"\w+\+?=.*|if|then|else|elif|fi|do|done|case|esac|while|until|for|in|function|select|time|coproc")
 
 
 @dataclass(frozen=True)
@@ -91,8 +71,7 @@ def _bash(prefix: str, joint: str, commands: tuple[Command, ...]) -> Command:
 def _literal_program(line: str) -> str:
     """Quote a first word that a shell would read as an assignment (A=B) or a keyword (time, if …)."""
     word, space, rest = line.partition(" ")
-    special = word in _KEYWORDS or re.fullmatch(r"\w+\+?=.*", word)
-    return f"'{word}'{space}{rest}" if special else line
+    return f"'{word}'{space}{rest}" if _SYNTAX.fullmatch(word) else line
 
 
 def _plain(argument: Argument) -> str:

@@ -30,20 +30,43 @@ class Engine:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def call(self, method: str, path: str, timeout: float = 10.0) -> Any:
+    def call(self, method: str, path: str, timeout: float = 10.0, body: Any = None) -> Any:
         """Make one call and return its decoded answer, None when it has no body."""
+        return self._decoded(method, path, self._send(method, path, timeout, body))
+
+    def sequence(self, calls: list[list[Any]]) -> Any:
+        """Make calls of the form [method, path, body, fine statuses, timeout]; return the last one's answer."""
+        found = None
+        for method, path, body, fine, timeout in calls:
+            status, answer = self._send(method, path, timeout, body)
+            if status in fine:
+                break
+            found = self._decoded(method, path, (status, answer))
+        return found
+
+    def _send(self, method: str, path: str, timeout: float, body: Any) -> tuple[int, bytes]:
         connection = _UnixConnection(self._path, timeout)
         try:
-            connection.request(method, path)
+            connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            body = answer.read()
-        except OSError as error:
-            raise EngineError(f"the engine at {self._path} does not answer: {error}") from error
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineError(f"the engine at {self._path} does not answer: {error!r}") from error
         finally:
             connection.close()
-        if answer.status >= 400:
-            raise EngineError(f"{method} {path}: {answer.status} {body.decode('utf-8', 'replace').strip()}")
+
+    def _decoded(self, method: str, path: str, answer: tuple[int, bytes]) -> Any:
+        status, body = answer
+        if status >= 400:
+            raise EngineError(f"{method} {path.partition('?')[0]}: {status} {body.decode('utf-8', 'replace').strip()}")
         return json.loads(body) if body else None
+
+    def execute(self, container: str, command: list[str], timeout: float) -> tuple[int, str]:
+        """Run a command in a container; returns its exit code and the end of what it said."""
+        wanted = {"Cmd": command, "AttachStdout": True, "AttachStderr": True, "Tty": True}
+        id = self.call("POST", f"/containers/{quote(container)}/exec", body=wanted)["Id"]
+        words = self._send("POST", f"/exec/{id}/start", timeout, {"Detach": False, "Tty": True})[1]
+        return self.call("GET", f"/exec/{id}/json")["ExitCode"], words.decode("utf-8", "replace").strip()[-400:]
 
     def inspect(self, container: str) -> Any:
         """Return what the engine knows of a container; raises EngineError when there is none."""

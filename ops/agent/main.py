@@ -12,6 +12,7 @@ import queue
 import select
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
 from ops.agent import facts, files, waits
@@ -45,6 +46,9 @@ class Agent:
             "lock": self._lock,
             "look": self._look,
             "resume": self._cancel.clear,
+            "engine": self._ask_engine,
+            "execute": lambda **wanted: self._engine.execute(**wanted),
+            "ended": lambda **wanted: waits.ended(self._engine, cancel=self._cancel, **wanted),
             "healthy": lambda **wanted: waits.healthy(self._engine, cancel=self._cancel, **wanted),
             "switch": lambda **wanted: waits.switch(self._engine, **wanted),
             "workers_gone": lambda **wanted: waits.workers_gone(self._engine, cancel=self._cancel, **wanted),
@@ -67,6 +71,11 @@ class Agent:
 
     def _lock(self, path: str, holder: dict[str, Any]) -> None:
         self._locks.append(files.lock(path, holder))
+
+    def _ask_engine(self, sequences: list[list[list[Any]]]) -> list[Any]:
+        """Carry out sequences of calls, at once; return what each ended with."""
+        with ThreadPoolExecutor(max(1, len(sequences))) as pool:
+            return list(pool.map(self._engine.sequence, sequences))
 
     def _state_of(self, container: str) -> str | None:
         try:
@@ -96,7 +105,7 @@ class Agent:
         }
 
     def _probe(self, address: str, port: int, host: str, path: str, interval: float) -> None:
-        self._prober = Load((address, port), host, path, interval=interval)
+        self._prober = Load((address, port), host, path, interval=interval, lanes=1)
         self._prober.start()
 
     def _probe_mark(self) -> None:

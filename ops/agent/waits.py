@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import http.client
 import os
 import select
@@ -32,14 +33,12 @@ def http_get(address: str, port: int, path: str, host: str, timeout: float) -> t
 class _Target:
     """One container being waited for, with what was seen of it last."""
 
-    def __init__(self, wanted: dict[str, Any], good: tuple[str, ...]) -> None:
+    def __init__(self, wanted: dict[str, Any]) -> None:
         self.wanted = wanted
-        self._good = good
         self.name = str(wanted["container"])
         self.last = "no answer yet"
         self.died = False
         self._streak = 0
-        self._seen_running = 0.0
 
     def passes(self, engine: Engine) -> bool:
         """Look once; True when all that was asked of it holds."""
@@ -49,18 +48,29 @@ class _Target:
             oom = ", out of memory" if state.get("OOMKilled") else ""
             self.died, self.last = True, f"exit code {state['ExitCode']}{oom}"
             return False
-        status = (state.get("Health") or {}).get("Status", "none")
+        if (state.get("Health") or {}).get("Status") == "unhealthy":
+            self.last = f"the engine says unhealthy: {_last_output(state)}"
+            return False
         answered = self._steady(state) if "steady" in self.wanted else self._answers()
-        if answered:
-            self.last += f"; the engine's health check says {status}"
-        return answered and status in self._good
+        return answered and self._own_check(engine, known["Config"].get("Healthcheck") or {})
+
+    def _own_check(self, engine: Engine, check: dict[str, Any]) -> bool:
+        """Run the image's HEALTHCHECK once ourselves: the engine's own first one may be a whole interval away."""
+        kind, *words = check.get("Test") or ["NONE"]
+        if kind == "NONE":
+            return True
+        command = words if kind == "CMD" else ["/bin/sh", "-c", *words]
+        code, said = engine.execute(self.name, command, float(check.get("Timeout") or 30e9) / 1e9)
+        self.last = f"its health check ended with exit code {code}: {said}"
+        return code == 0
 
     def _steady(self, state: dict[str, Any]) -> bool:
         if state["Status"] != "running":
             return False
-        self._seen_running = self._seen_running or time.monotonic()
-        self.last = "running"
-        return time.monotonic() - self._seen_running >= float(self.wanted["steady"])
+        whole, _, part = state["StartedAt"].rstrip("Z").partition(".")
+        started = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{part or 0}")
+        self.last = f"running for {time.time() - started:.1f} s"
+        return time.time() - started >= float(self.wanted["steady"])
 
     def _answers(self) -> bool:
         wanted = self.wanted
@@ -74,17 +84,14 @@ class _Target:
         return bool(self._streak >= wanted["successes"])
 
 
-def healthy(
-    engine: Engine, wanted: list[dict[str, Any]], timeout: float, cancel: Cancel, early: bool = False
-) -> dict[str, Any]:
-    """Wait until every container is healthy or one cannot be any more; `early`: not for the engine's own first check.
+def healthy(engine: Engine, wanted: list[dict[str, Any]], timeout: float, cancel: Cancel) -> dict[str, Any]:
+    """Wait until every container is healthy or one cannot be any more.
 
     Wanted, each: container, and either address, port, path, host, successes, interval, or steady (seconds to stay up).
     Returns {"ok": bool, "container": name of the failed one, "reason": died | timeout | cancelled, "last": text}.
     """
     deadline = time.monotonic() + timeout
-    good = ("none", "healthy", "starting") if early else ("none", "healthy")
-    targets = [_Target(one, good) for one in wanted]
+    targets = [_Target(one) for one in wanted]
     interval = min(float(one.get("interval", 0.1)) for one in wanted)
     stream = engine.events([target.name for target in targets])
     try:
@@ -97,6 +104,25 @@ def healthy(
     finally:
         stream.close()
     return {"ok": True}
+
+
+def ended(engine: Engine, container: str, timeout: float, cancel: Cancel) -> dict[str, Any]:
+    """Wait until a container has ended; returns its exit code, or the reason timeout | cancelled."""
+    deadline = time.monotonic() + timeout
+    stream = engine.events([container])
+    try:
+        while (state := engine.inspect(container)["State"])["Status"] not in ("exited", "dead"):
+            if cancel.is_set() or time.monotonic() > deadline:
+                return {"reason": "cancelled" if cancel.is_set() else "timeout"}
+            _rest(stream, 0.5)
+    finally:
+        stream.close()
+    return {"code": state["ExitCode"]}
+
+
+def _last_output(state: dict[str, Any]) -> str:
+    log = (state.get("Health") or {}).get("Log") or [{}]
+    return str(log[-1].get("Output", "")).strip()[-400:]
 
 
 def _rest(stream: socket.socket, seconds: float) -> None:

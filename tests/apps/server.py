@@ -120,8 +120,8 @@ def check() -> None:
     """Exit 0 when /health on port 3000 answers 200."""
     connection = socket.create_connection(("127.0.0.1", 3000), timeout=1)
     connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
-    head = connection.recv(64)
-    sys.exit(None if b" 200 " in head else head.decode("latin-1"))
+    found = b"".join(iter(lambda: connection.recv(4096), b""))
+    sys.exit(None if b" 200 " in found[:16] else found.decode("latin-1"))
 
 
 if __name__ == "__main__":

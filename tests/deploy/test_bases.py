@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy import bases, build_client, local_engine, this_machine
+from ops.errors import Refused
 
 
 def test_a_slim_debian_is_built_without_documentation_caches_and_daemons() -> None:
@@ -115,5 +116,5 @@ def test_pid_files_of_a_dead_engine_are_removed_and_those_of_a_live_process_of_t
 def test_an_engine_named_by_docker_host_is_never_started_by_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     assert not local_engine.answers()
-    with pytest.raises(local_engine.Refused, match="DOCKER_HOST"):
+    with pytest.raises(Refused, match="DOCKER_HOST"):
         local_engine.ensure(print)

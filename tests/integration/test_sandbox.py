@@ -98,7 +98,9 @@ def test_a_server_has_what_a_deploy_needs(sandbox: Sandbox, servers: list[Sandbo
 
 
 def test_keys_and_host_keys_are_for_us_alone(sandbox: Sandbox, servers: list[SandboxServer]) -> None:
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (sandbox.folder, sandbox.identity, sandbox.environment)}
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode) for path in (sandbox.folder, sandbox.identity, sandbox.environment)
+    }
     assert modes == {sandbox.folder: 0o700, sandbox.identity: 0o600, sandbox.environment: 0o600}
     assert len(sandbox.known_hosts.read_text().splitlines()) == len(servers)
 

@@ -170,7 +170,7 @@ def test_each_value_is_explained_with_its_source(loaded: Load) -> None:
     rows = {key: (value, source) for key, value, source in explain(loaded(text, A="value-of-a"), "production")}
     assert rows["app.port"] == ("3000", "ops.toml [app]")
     assert rows["app.health.timeout"] == ('"90s"', "ops.toml [app]")
-    assert rows["app.health.interval"] == ('"100ms"', "default")
+    assert rows["app.health.interval"] == ('"50ms"', "default")
     assert rows["app.dockerfile"] == ('"Dockerfile"', "default")
     assert rows["app.environment.X"] == ('"1"', "ops.toml [app]")
     assert rows["app.environment.Y"] == ('"2"', "ops.toml [environments.production.app]")

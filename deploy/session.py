@@ -1,0 +1,72 @@
+"""The connections of a command to its servers, opened before anything slow is loaded.
+
+Only light imports here: ssh authenticates in its own process while the rest of the program is still being read.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ops.config import Environment, HostAddress
+from ops.link import Link
+
+
+@dataclass(frozen=True)
+class Doorstep:
+    """A loopback port that listens already, and the unguessable name of the repository behind it."""
+
+    listener: socket.socket
+    token: str
+
+    @property
+    def port(self) -> int:
+        """Return the port."""
+        return int(self.listener.getsockname()[1])
+
+
+def reserve(state: Path) -> Doorstep:
+    """Listen on the port of last time if it is free: by that name the local engine remembers what it pushed."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    memory = state / "registry.json"
+    known = json.loads(memory.read_text()) if memory.exists() else {}
+    door = Doorstep(_listen(known.get("port", 0)), known.get("token") or secrets.token_hex(16))
+    memory.touch(mode=0o600)
+    memory.write_text(json.dumps({"token": door.token, "port": door.port}))
+    return door
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=64)
+    except OSError:
+        return socket.create_server(("127.0.0.1", 0), backlog=64)
+
+
+class Session:
+    """An environment's servers, being connected; a context manager. With `ships`, they can reach back to us."""
+
+    def __init__(self, env: Environment, *, ships: bool) -> None:
+        self._stack = ExitStack()
+        self.env = env
+        self.state = env.project_root / ".tidegate"
+        self.door = reserve(self.state) if ships else None
+        if self.door:
+            self._stack.callback(self.door.listener.close)
+        self.links = [self._open(host) for host in env.hosts]
+
+    def _open(self, host: HostAddress) -> Link:
+        link = Link(self.env, host, callback_port=self.door.port if self.door else None)
+        self._stack.callback(link.close)
+        return link
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()

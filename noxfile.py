@@ -1,0 +1,140 @@
+"""The checks that CI runs; `nox` runs all of them, `nox -s NAME -- ARGUMENTS` one of them, `nox -l` lists them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import nox
+from nox.project import dependency_groups, load_toml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent
+REQUIREMENTS = ROOT / "requirements"
+GROUPS = ("lint", "types", "tests", "dev")
+APPLICATION = ("runtime", "types", "tests", "dev")  # these locks hold what Tidegate itself imports, too
+COMPILE = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version=3.11", "--no-header",
+           "--no-emit-index-url", "--annotation-style=line", "--custom-compile-command=nox -s lock")  # fmt: skip
+ENGINE = """
+import sys
+from deploy.local_engine import ensure
+from ops.errors import TidegateError
+try:
+    ensure(print)
+except TidegateError as error:
+    sys.exit(f"this session needs a Docker engine: {error}")
+"""
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "never" if os.environ.get("CI") else "yes"
+nox.options.sessions = ["lint", "types", "tests", "integration", "demo"]
+os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # tests sweep by label; its image needs a registry
+
+if sys.version_info < (3, 11):  # noqa: UP036  # nox starts with the Python that it was installed for
+    sys.exit(f"Tidegate needs Python 3.11 or newer, and nox runs on {sys.version.split()[0]}: install nox with a newer Python")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, spelling, layering, Dockerfiles, shell scripts and locks; arguments go to `ruff check` (--fix)."""
+    _install(session, "lint")
+    if problems := _lock_problems():
+        session.error("requirements/ does not fit pyproject.toml, `nox -s lock` remakes it: " + "; ".join(problems))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--diff", "--quiet")
+    session.run("codespell")
+    session.run("lint-imports", "--no-cache")
+    session.run("hadolint", *_files("docker/**/Dockerfile", "tests/**/Dockerfile"))
+    session.run("shellcheck", *_files(".ci/run", "docker/**/*.sh", "tests/**/*.sh"))
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly; arguments go to mypy."""
+    _install(session, "types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests that need nothing but Python; arguments go to pytest."""
+    _install(session, "tests")
+    session.run("pytest", "-m", "not integration and not slow", *session.posargs)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Run the tests on real servers, for which a Docker engine is made ready; arguments go to pytest."""
+    _install(session, "tests")
+    session.run("python", "-c", ENGINE)
+    session.run("pytest", "-m", "integration and not slow", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show the main job: servers start, versions are swapped under load, one fails, one is rolled back."""
+    _install(session, "runtime")
+    session.run("python", "-m", "deploy.demo", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure deploys and rollbacks by phase, on loopback and on a slow line."""
+    _install(session, "runtime")
+    session.run("python", "-m", "deploy.bench", *session.posargs)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Remake requirements/ from pyproject.toml; arguments go to uv (--upgrade)."""
+    session.install("uv>=0.8")
+    project = ("pyproject.toml",)
+    _compile(session, "dev", *project, "--group=dev", *session.posargs)
+    for name in ("runtime", "lint", "types", "tests"):
+        sources = project if name in APPLICATION else ()
+        groups = () if name == "runtime" else (f"--group={name}",)
+        _compile(session, name, *sources, *groups, "--constraints=requirements/dev.txt", "--no-annotate", *session.posargs)
+
+
+def _install(session: nox.Session, name: str) -> None:
+    """Install exactly what a lock holds, by uv or by pip."""
+    session.install("--require-hashes", "-r", f"requirements/{name}.txt")
+
+
+def _compile(session: nox.Session, name: str, *arguments: str) -> None:
+    session.run(*COMPILE, *arguments, f"--output-file=requirements/{name}.txt", silent=True)
+
+
+def _files(*patterns: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
+
+
+def _lock_problems() -> list[str]:
+    """Say, without the network, which requirement a lock does not meet and where locks contradict each other."""
+    project = load_toml(ROOT / "pyproject.toml")
+    everything = _pins("dev")
+    problems = []
+    for name in ("runtime", *GROUPS):
+        pins = _pins(name)
+        wanted = list(project["project"]["dependencies"]) if name in APPLICATION else []
+        wanted += dependency_groups(project, name) if name in GROUPS else []
+        problems += [f"{name}.txt lacks {one}" for one in wanted if not _meets(pins, Requirement(one))]
+        problems += [f"{name}.txt and dev.txt differ in {one}" for one in pins if pins[one] != everything.get(one)]
+    return problems
+
+
+def _pins(name: str) -> dict[str, str]:
+    """Read the version of each package in a lock."""
+    file = REQUIREMENTS / f"{name}.txt"
+    text = file.read_text() if file.is_file() else ""
+    return {canonicalize_name(package): version for package, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE)}
+
+
+def _meets(pins: dict[str, str], requirement: Requirement) -> bool:
+    version = pins.get(canonicalize_name(requirement.name))
+    return version is not None and requirement.specifier.contains(version, prereleases=True)

@@ -1,0 +1,99 @@
+"""The operator dies or changes their mind in the middle of a deploy, while users are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.project import App, wait_until
+
+pytestmark = pytest.mark.integration
+Record = Callable[[str, object], None]
+MOMENTS = ("ship", "start", "wait until", "switch requests", "verify", "let open requests finish", "stop")
+
+
+def begin(app: App, moment: str, *words: str) -> tuple[subprocess.Popen[str], list[str]]:
+    """Start a deploy and return when it begins the step with that title."""
+    process = app.start("deploy", "--verbose", *words)
+    lines: list[str] = []
+    assert process.stdout
+    for line in process.stdout:
+        lines.append(line)
+        if f": {moment}" in line:
+            return process, lines
+    raise AssertionError(f"no step {moment!r} in:\n{''.join(lines)}{process.communicate()}")
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    """Signal the whole process group, as a terminal or a dying session does."""
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out + err
+
+
+def change(app: App, value: str) -> None:
+    """Change code and configuration, so that there is something to ship and to deploy."""
+    app.configure(environment={"BEHAVIOUR": "healthy", "CHANGE": value})
+    file = app.root / "apps/server.py"
+    file.write_text(f"{file.read_text()}\n# {value}\n")
+
+
+def runs_one_release(app: App) -> bool:
+    """Tell whether exactly one release runs, whole, and it is the one that answers."""
+    wanted = [sorted(f"{app.name}_{process}_{release}" for process in ("web", "worker")) for release in app.serving()]
+    return [server.running(app.name) for server in app.servers] == wanted
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("delay", [0.0, 0.08])
+def test_after_a_killed_deploy_nothing_is_locked_and_the_next_one_converges(
+    shaky: App, moment: str, delay: float, record_property: Record
+) -> None:
+    change(shaky, f"{moment} {delay}")
+    with shaky.users() as users:
+        process, _ = begin(shaky, moment)
+        threading.Event().wait(delay)
+        code, _ = end(process, signal.SIGKILL)
+        free = wait_until(lambda: all(server.lock_is_free(shaky.name) for server in shaky.servers), "the lock is held", 12)
+        assert code == -signal.SIGKILL
+        assert users.failures == 0
+        done = shaky.deploy()
+        assert runs_one_release(shaky)
+    users.nobody_noticed()
+    assert done.document["result"] in ("done", "unchanged")
+    assert all("staged" not in one.replace("/staged/.keep", "").replace("edge/staged 700", "") for one in shaky.look()), shaky.look()
+    record_property("killed", {"moment": moment, "delay": delay, "lock_free_s": round(free, 2), "next_s": round(done.seconds, 2)})
+    print(f"killed {delay} s into {moment!r}: lock free after {free:.2f} s, next deploy {done.seconds:.2f} s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("moment", ["wait until", "switch requests"])
+def test_an_interrupted_deploy_is_undone(shaky: App, number: signal.Signals, moment: str) -> None:
+    before, serving = shaky.look(), shaky.serving()
+    change(shaky, f"{number} {moment}")
+    with shaky.users() as users:
+        process, _ = begin(shaky, moment)
+        code, said = end(process, number)
+    users.nobody_noticed()
+    assert code == 1, said
+    assert "undone" in said
+    assert "Traceback" not in said
+    assert shaky.serving() == serving
+    assert shaky.look() == before
+    assert [one["result"] for one in shaky.last_operations()] == ["undone", "undone"]
+
+
+def test_a_second_deploy_at_the_same_time_is_told_who_holds_the_lock(shaky: App) -> None:
+    shaky.configure(environment={"BEHAVIOUR": "slow"})
+    process, _ = begin(shaky, "wait until")
+    second = shaky.inv("deploy", "--json", "--force", code=4)
+    assert json.loads(second.out)["error"].startswith("another command is at work: deploy to sandbox by ")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    assert runs_one_release(shaky)
