@@ -79,7 +79,10 @@ def _release(kind: str, env: str, *, json: bool, yes: bool, verbose: bool, dry_r
         environment = _environment(env)
         # ssh authenticates in its own process while we go on loading the rest
         with Session(environment, ships=kind == "deploy" and environment.app.image is None) as session:
-            from deploy import release, show
+            from deploy import show
+            from deploy.intent import Options
+            from deploy.release import release
+            from ops.interrupts import interrupt_once
 
             plans: list[Plan] = []
 
@@ -91,9 +94,9 @@ def _release(kind: str, env: str, *, json: bool, yes: bool, verbose: bool, dry_r
                 needed = environment.approve and not (plan.refusals or plan.unchanged or dry_run)
                 return not needed or console.confirm(f"{plan.kind} {plan.release} to {environment.name}?")
 
-            do = {"deploy": release.deploy, "rollback": release.rollback, "prune": release.prune}[kind]
+            interrupt_once(lambda text: console.say(text, "yellow"))
             printer = show.Printer(console, verbose=verbose)
-            done = do(session, release.Options(dry_run=dry_run, **asked), os.environ, printer, confirm)
+            done = release(kind, session, Options(dry_run=dry_run, **asked), os.environ, printer, confirm)
             show.summary(console, done)
             console.document(show.plan_document(plans[0]) if dry_run else show.summary_document(done))
             if done.result == "declined":
@@ -108,7 +111,7 @@ def status(c: Context, env: str = "sandbox", json: bool = False) -> None:
 
         states, unreachable = inspect.observe(_environment(env))
         rows = [vars(row) for row in inspect.rows(states)]
-        console.table("", ("server", "process", "version", "release", "slot", "state", "image", "note"), (row.values() for row in rows))
+        console.table("", ("server", "process", "version", "release", "slot", "state", "image", "note"), (list(row.values()) for row in rows))
         if difference := inspect.drift(states):
             console.say(difference, "yellow")
         console.say(f"kept for a rollback: {', '.join(inspect.kept(states)) or 'nothing'}")
@@ -148,7 +151,7 @@ def exec_(c: Context, command: str, env: str = "sandbox", process: str = "web") 
 
         from deploy import inspect
 
-        code = inspect.run(_environment(env), process, shlex.split(command), sys.stdout.write)
+        code = inspect.run(_environment(env), process, shlex.split(command), lambda text: print(text, end="", flush=True))
         if code:
             raise Exit(f"it ended with exit code {code}", code)
 
@@ -274,7 +277,7 @@ def bases(c: Context) -> None:
         from deploy import bases, local_engine
 
         local_engine.ensure(console.say)
-        for name in bases.KNOWN:
+        for name in bases.BASES:
             bases.ensure_base(name, console.say)
             console.say(f"{name} is there", "green")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -47,36 +49,42 @@ class Run:
         self._operation = operation
         self._reporter = reporter
         self._begun: dict[str, list[Step]] = {name: [] for name in servers}
+        self._futures: list[Future[None]] = []
+        self._stopping = threading.Event()
         self.outcome = Outcome()
 
     def apply(self) -> Outcome:
-        """Carry the plan out. Raises Failed when it failed and was undone, NeedsPerson when the undo failed too."""
+        """Carry the plan out. Raises what stopped it, once undone; NeedsPerson when the undo failed too."""
         with ThreadPoolExecutor(max(1, len(self._servers))) as pool:
+            try:
+                for phase in self._plan.phases:
+                    if not phase.final:
+                        self._advance(phase, pool)
+            except BaseException as error:
+                self._stop_all()
+                self._undo(pool, error)
+                raise
             for phase in self._plan.phases:
                 if phase.final:
                     self._finish(phase, pool)
-                else:
-                    self._advance(phase, pool)
         return self.outcome
 
     def _advance(self, phase: Phase, pool: ThreadPoolExecutor) -> None:
-        futures: list[Future[None]] = []
-        try:
-            with self._timed(phase):
-                futures = [pool.submit(self._steps, phase, name) for name in self._servers]
-                wait(futures, return_when=FIRST_EXCEPTION)
-                if failed := _failures(futures):
-                    raise failed[0]
-                wait(futures)
-        except BaseException as error:
-            self._stop_all(futures)
-            self._undo(pool, phase, _root_cause(error, futures))
-            raise
+        with self._timed(phase):
+            self._futures = [pool.submit(self._steps, phase, name) for name in self._servers]
+            wait(self._futures, return_when=FIRST_EXCEPTION)
+            if failed := _failures(self._futures):
+                raise failed[0]
 
     def _finish(self, phase: Phase, pool: ThreadPoolExecutor) -> None:
+        """Clean up; what cannot be done now is left to the next deploy, since the new release is proven."""
         with self._timed(phase):
             futures = {name: pool.submit(self._steps, phase, name) for name in self._servers}
-            wait(futures.values())
+            try:
+                wait(futures.values())
+            except KeyboardInterrupt:
+                self.outcome.leftovers.append(f"interrupted in {phase.name}: the new release serves, the next deploy cleans up")
+                self._stop_all()
         for name, future in futures.items():
             if error := future.exception():
                 self.outcome.leftovers.append(f"{name}: {phase.name} was not finished, the next deploy does it: {error}")
@@ -87,6 +95,8 @@ class Run:
     def _steps(self, phase: Phase, name: str) -> None:
         server = self._servers[name]
         for step in phase.steps.get(name, ()):
+            if self._stopping.is_set():
+                return
             record = {"event": "step", "operation": self._operation, "phase": phase.name, "step": step.title}
             server.journal({**record, "state": "before"})
             self._begun[name].append(step)
@@ -94,14 +104,15 @@ class Run:
             step.apply(server)
             server.journal({**record, "state": "after"}, wait=False)
 
-    def _stop_all(self, futures: Iterable[Future[None]]) -> None:
-        """End the waits of the other servers, so that nobody is still at work when the undo begins."""
+    def _stop_all(self) -> None:
+        """End the waits on all servers, so that nobody is still at work when the undo begins."""
+        self._stopping.set()
         for server in self._servers.values():
             _quietly(server.cancel)
-        wait(list(futures))
+        wait(self._futures)
 
-    def _undo(self, pool: ThreadPoolExecutor, phase: Phase, cause: BaseException) -> None:
-        self._reporter.note(f"{phase.name} failed, undoing")
+    def _undo(self, pool: ThreadPoolExecutor, cause: BaseException) -> None:
+        self._reporter.note("undoing")
         futures = {name: pool.submit(self._undo_one, name) for name in self._servers}
         wait(futures.values())
         broken = {name: error for name, future in futures.items() if (error := future.exception())}
@@ -122,9 +133,10 @@ class Run:
         server.resume()
         for step in reversed(self._begun[name]):
             record = {"event": "step", "operation": self._operation, "step": step.title}
-            server.journal({**record, "state": "undo"})
+            # On a full disk there is no journal, but still an undo; a connection that is gone fails it anyway.
+            _quietly(functools.partial(server.journal, {**record, "state": "undo"}))
             step.undo(server)
-            server.journal({**record, "state": "undone"}, wait=False)
+            _quietly(functools.partial(server.journal, {**record, "state": "undone"}, wait=False))
 
 
 class _Timer:
@@ -146,12 +158,8 @@ def _failures(futures: Iterable[Future[None]]) -> list[BaseException]:
     return [error for future in futures if future.done() and (error := future.exception())]
 
 
-def _root_cause(error: BaseException, futures: Iterable[Future[None]]) -> BaseException:
-    return next((found for found in _failures(futures) if isinstance(found, TidegateError)), error)
-
-
 def _quietly(action: Callable[[], None]) -> None:
     try:
         action()
     except TidegateError:
-        pass  # a connection that is gone has nothing to cancel; the undo reports it
+        pass  # a connection that is gone has nothing to cancel and no journal; the undo reports it

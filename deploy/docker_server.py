@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy import containers, edge, observe, public
 from deploy.diagnosis import likely_cause
-from deploy.model import EDGE, EDGE_HOME, HOME, NETWORK, HealthSpec, HostState, ImageRef, ProbeReport, ProcessSpec, Release
+from deploy.model import EDGE, EDGE_HOME, HOME, NETWORK, HealthSpec, HostState, ImageRef, Pem, ProbeReport, ProcessSpec, Release
 from deploy.ship import Progress, Shipper, follow, pipe_whole
 from ops.config import Environment
 from ops.errors import Failed, Refused
@@ -72,7 +72,7 @@ class DockerServer:
 
     def observe(self) -> HostState:
         """Look at containers, nginx, releases and the journal, after the lock. Raises Locked, Refused, Unreachable."""
-        look = self._link.send("look", **observe.question(self._app))
+        look = self._link.send("look", **observe.question(self._app, self._env.app.image))
         hello = require_engine(self._link)
         if self._locked:
             self._hold(self._locked)
@@ -175,6 +175,10 @@ class DockerServer:
     def start_edge(self) -> None:
         """Start a stopped edge nginx."""
         self._ask("start the edge nginx", [containers.start(EDGE)])
+
+    def write_pem(self, pem: Pem) -> None:
+        """Put a certificate with its key where nginx reads it."""
+        self._link.call("write", path=f"{EDGE_HOME}/tls/{pem.name}", text=pem.content.reveal(), mode=0o600)
 
     def stage_edge(self, content: str) -> None:
         """Write the app's next nginx file beside the live one and have nginx test it. Raises Failed with its words."""

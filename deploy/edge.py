@@ -27,7 +27,10 @@ events {{ worker_connections 4096; }}
 http {{
     include /etc/nginx/mime.types;
     default_type application/octet-stream;
-    access_log off;
+    log_format tidegate '$remote_addr [$time_iso8601] $host "$request" $status $body_bytes_sent '
+                        '$request_time "$http_user_agent" $upstream_addr';
+    map $http_user_agent $tidegate_logged {{ default 1; tidegate 0; }}
+    access_log /dev/stdout tidegate if=$tidegate_logged;
     server_tokens off;
     sendfile on;
     tcp_nopush on;
@@ -54,7 +57,7 @@ class EdgeFile:
     timeout: float
     idle: float
     gzip: bool
-    tls: bool
+    pem: str | None
     extra: str = ""
 
 
@@ -83,9 +86,9 @@ def render(edge: EdgeFile) -> str:
     """Return the app's nginx file; its first line says, for the next deploy to read, what it is."""
     head = {"app": edge.app, "release": edge.release, "generation": edge.generation, "domains": edge.domains}
     names = " ".join(edge.domains)
-    listen = "listen 443 ssl;\n    http2 on;\n" + _tls(edge.app) if edge.tls else "listen 80;\n"
+    listen = "listen 443 ssl;\n    http2 on;\n" + _tls(edge.pem) if edge.pem else "listen 80;\n"
     redirect = (
-        f"server {{\n    listen 80;\n    server_name {names};\n    return 301 https://$host$request_uri;\n}}\n" if edge.tls else ""
+        f"server {{\n    listen 80;\n    server_name {names};\n    return 301 https://$host$request_uri;\n}}\n" if edge.pem else ""
     )
     return f"""\
 {MARK}{json.dumps(head)}
@@ -134,10 +137,10 @@ def read_head(text: str) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _tls(app: str) -> str:
+def _tls(pem: str) -> str:
     return (
-        f"    ssl_certificate {MOUNT}/tls/{app}/chain.pem;\n"
-        f"    ssl_certificate_key {MOUNT}/tls/{app}/key.pem;\n"
+        f"    ssl_certificate {MOUNT}/tls/{pem};\n"
+        f"    ssl_certificate_key {MOUNT}/tls/{pem};\n"
         "    ssl_protocols TLSv1.2 TLSv1.3;\n"
         "    ssl_session_cache shared:tidegate:10m;\n"
     )

@@ -189,6 +189,14 @@ class ImageRef:
 
 
 @dataclass(frozen=True)
+class Pem:
+    """A certificate chain and its key in one file, named after its content so that it never changes."""
+
+    name: str
+    content: Secret
+
+
+@dataclass(frozen=True)
 class Intent:
     """What is wanted: the image, the environment to run it with, and who asks when."""
 
@@ -197,6 +205,7 @@ class Intent:
     config_hash: str
     environment_hash: str
     edge_extra: str
+    pem: Pem | None
     nonce: str
     now: datetime
     by: str

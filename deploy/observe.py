@@ -33,10 +33,10 @@ def app_home(app: str) -> str:
     return f"{HOME}/{app}"
 
 
-def question(app: str) -> dict[str, Any]:
-    """Return what to ask the agent's `look` for."""
+def question(app: str, pulled: str | None = None) -> dict[str, Any]:
+    """Return what to ask the agent's `look` for; `pulled` is the repository of an image that is not built by us."""
     managed = quote(json.dumps({"label": [LABEL_MANAGED]}))
-    ours = quote(json.dumps({"label": [f"{LABEL_APP}={app}"]}))
+    ours = quote(json.dumps({"reference": [pulled]} if pulled else {"label": [f"{LABEL_APP}={app}"]}))
     return {
         "folder": f"{app_home(app)}/releases",
         "journal": f"{app_home(app)}/journal.jsonl",

@@ -34,7 +34,7 @@ def draft(env: Environment, intent: Intent, state: HostState, release: str) -> R
     address = free_address(state.subnet or "", state.taken, app.name)
     generation = f"{release}-{intent.nonce}"
     edge = EdgeFile(app.name, release, generation, address, app.port, env.domains, app.edge.body_size,
-                    app.edge.timeout, app.drain.idle, app.edge.gzip, env.tls is not None, intent.edge_extra)  # fmt: skip
+                    app.edge.timeout, app.drain.idle, app.edge.gzip, intent.pem.name if intent.pem else None, intent.edge_extra)  # fmt: skip
     return Release(
         id=release, version=intent.image.version, slot=other_slot(state.serving_slot), image=intent.image.name,
         content=intent.image.content, config_hash=intent.config_hash, environment_hash=intent.environment_hash,
@@ -49,7 +49,7 @@ def container_name(app: str, release: str, process: str) -> str:
 
 
 def serves_already(intent: Intent, state: HostState) -> bool:
-    """Tell whether a server runs exactly what is wanted and nothing is half done there."""
+    """Tell whether a server serves exactly what is wanted, whatever else is there."""
     serving = state.release(state.serving)
     running = {one.process for one in state.of_release(state.serving) if one.running}
     return (
@@ -59,7 +59,6 @@ def serves_already(intent: Intent, state: HostState) -> bool:
         and state.edge.answering == serving.generation
         and serving.complete
         and running >= set(serving.processes)
-        and not strays(state)
     )
 
 
@@ -117,7 +116,7 @@ def migrate(app: App, intent: Intent, release: Release, *, first: bool) -> tuple
 def start_new(app: App, intent: Intent, release: Release) -> tuple[Step, ...]:
     """Start the new release, and have nginx test its file while it boots."""
     why = f"{release.slot} is free" if release.previous else "nothing serves yet"
-    return (steps.StartNew(process_specs(app, intent, release), why), steps.StageEdge(release.edge_file))
+    return (steps.StartNew(process_specs(app, intent, release), why), steps.StageEdge(release.edge_file, intent.pem))
 
 
 def wait_healthy(env: Environment, release: Release, processes: tuple[str, ...]) -> tuple[Step, ...]:
@@ -158,11 +157,23 @@ def verify(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
 
 def drain(app: App, state: HostState, release: str) -> tuple[Step, ...]:
     """Mark the new release as served; let the old one finish, then stop it and keep it."""
-    old = tuple(one.name for one in state.of_release(state.serving)) if state.serving != release else ()
     done: tuple[Step, ...] = (steps.CompleteRelease(release),)
+    left = strays(state, release)
+    old = tuple(one.name for one in state.containers if one.release != release and one not in left and _ends(state, one))
     if not old:
         return done
-    return (*done, steps.AwaitOldWorkers(app.drain.connections), steps.Stop(old, app.drain.grace, "kept for a rollback"))
+    kept = state.release(state.serving) or not state.serving
+    stop: Step = (
+        steps.Stop(old, app.drain.grace, "kept for a rollback")
+        if kept
+        else steps.RemoveContainers(old, "without a manifest no rollback can go to them", app.drain.grace)
+    )
+    return (*done, steps.AwaitOldWorkers(app.drain.connections), stop)
+
+
+def _ends(state: HostState, one: Container) -> bool:
+    """Tell whether a container is to end with the switch: what served, or all that runs where nobody knows what served."""
+    return one.release == state.serving or (one.running and not state.serving)
 
 
 def prune(app: App, state: HostState, newest: Release | None) -> tuple[Step, ...]:

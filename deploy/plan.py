@@ -7,6 +7,7 @@ undone backwards; what fails in a final phase is left for the next deploy to cle
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -54,8 +55,7 @@ def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...])
     release = next_release_id(intent.image.version, states)
     plan = Plan("deploy", env.name, release, intent.image.version, _serving(states), notes=notes(env, intent, states))
     if not intent.force and all(parts.serves_already(intent, state) for state in states):
-        hint = f"{intent.image.version} serves already, nothing to do (--force restarts it)"
-        return replace(plan, unchanged=True, release=states[0].serving or "", notes=(*plan.notes, hint))
+        return _clean_up_only(env, plan, states, f"{plan.version} serves already", " (--force restarts it)")
     if against := tuple(line for state in states for line in refusals(env, state, intent.image)):
         return replace(plan, refusals=against)
     try:
@@ -63,6 +63,13 @@ def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...])
     except Refused as refused:
         return replace(plan, refusals=(str(refused),))
     return replace(plan, slots={host: one.slot for host, one in drafts.items()}, phases=_deploy_phases(env, intent, states, drafts))
+
+
+def _clean_up_only(env: Environment, plan: Plan, states: tuple[HostState, ...], hint: str, more: str = "") -> Plan:
+    """Plan for a release that serves already: a restart would cost the release that a rollback goes to."""
+    left = _without_empty((Phase("prepare", {state.host: parts.clean_up(env.app, state) for state in states}),))
+    only = ", only what a killed command left is cleaned up" if left else ", nothing to do"
+    return replace(plan, unchanged=not left, phases=left, release=states[0].serving or "", notes=(*plan.notes, hint + only + more))
 
 
 def _deploy_phases(
@@ -93,7 +100,7 @@ def plan_rollback(env: Environment, states: tuple[HostState, ...], to: str | Non
         return replace(plan, refusals=(f"no kept release {to or 'older than the one that serves'}; kept on every server: {kept}",))
     plan = replace(plan, release=target.id, version=target.version)
     if all(state.serving == target.id == _answering(state) for state in states):
-        return replace(plan, unchanged=True, notes=(f"{target.id} serves already",))
+        return _clean_up_only(env, plan, states, f"{target.id} serves already")
     if against := tuple(line for state in states for line in edge_refusals(state)):
         return replace(plan, refusals=against)
     there = {state.host: state.release(target.id) or target for state in states}
@@ -116,24 +123,20 @@ def _rollback_phases(env: Environment, states: tuple[HostState, ...], there: Map
 
 def plan_prune(env: Environment, states: tuple[HostState, ...]) -> Plan:
     """Plan the removal of what is beyond `keep_releases` and of what killed deploys left."""
-    phases = tuple(
-        Phase(name, {state.host: make(state) for state in states})
-        for name, make in (
-            ("prepare", lambda state: parts.clean_up(env.app, state)),
-            ("prune", lambda state: parts.prune(env.app, state, None)),
-        )
+    phases = (
+        Phase("prepare", {state.host: parts.clean_up(env.app, state) for state in states}),
+        Phase("prune", {state.host: parts.prune(env.app, state, None) for state in states}),
     )
     return Plan("prune", env.name, "", "", _serving(states), phases=_without_empty(phases))
 
 
 def next_release_id(version: str, states: tuple[HostState, ...]) -> str:
-    """Return the version, with a number when a release of that version is or was there."""
+    """Return the version, numbered past every release of that version that is known anywhere."""
     known = {one.release for state in states for one in state.containers}
     known |= {one.id for state in states for one in state.releases}
-    number = 1
-    while (release := version if number == 1 else f"{version}.{number}") in known:
-        number += 1
-    return release
+    known |= {state.serving for state in states if state.serving}
+    numbers = [int(found[1] or 1) for id in known if (found := re.fullmatch(rf"{re.escape(version)}(?:\.(\d{{1,9}}))?", id))]
+    return f"{version}.{max(numbers) + 1}" if numbers else version
 
 
 def rollback_candidates(states: tuple[HostState, ...]) -> tuple[Release, ...]:

@@ -5,11 +5,7 @@ The connections are opened first and authenticate while the image is built and t
 
 from __future__ import annotations
 
-import getpass
-import hashlib
-import json
 import secrets as randomness
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,44 +15,21 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from deploy import image as images
 from deploy import public
-from deploy.apply import Reporter, Run
+from deploy.apply import Run
 from deploy.docker_server import DockerServer
 from deploy.this_machine import local_client
-from deploy.model import HostState, ImageRef, Intent, ProbeReport
+from deploy.intent import Options, Progress, make_intent, who
+from deploy.model import HostState, ProbeReport
 from deploy.plan import Plan, plan_deploy, plan_prune, plan_rollback
 from deploy.server import Server
 from deploy.session import Session
 from deploy.ship import Shipper
-from ops.config import App, Environment
-from ops.errors import Failed, Refused, TidegateError
-from ops.secret import Secret
+from ops.config import Environment
+from ops.errors import ConfigError, Failed, NeedsPerson, Refused, TidegateError
 from ops.secrets import resolve_secrets
 
 Confirm = Callable[[Plan, Sequence[HostState]], bool]
-MINIMUM_PROBES = 5
-PROBE_PATIENCE = 3.0
-
-
-class Progress(Reporter):
-    """A reporter that also shows a build's output and bytes on their way."""
-
-    def build(self, line: str) -> None:
-        """A line of the build's output."""
-
-    def bytes(self, server: str, done: int, total: int) -> None:
-        """Bytes of the image that a server has received."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was asked for on the command line."""
-
-    version: str | None = None
-    to: str | None = None
-    dry_run: bool = False
-    force: bool = False
 
 
 @dataclass
@@ -106,110 +79,75 @@ class Work:
             return tuple(replace(state, public=seen.result()) for state, seen in zip(states, reachable, strict=True))
 
 
-def deploy(session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm) -> Summary:
-    """Deploy a version to every server of an environment. Raises TidegateError; see ops/errors.py for the outcomes."""
-    began = time.monotonic()
-    env = session.env
+def release(
+    kind: str, session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm
+) -> Summary:
+    """Carry out a deploy, rollback or prune on every server of an environment and tell whom it concerns.
+
+    Raises TidegateError; its kind is the outcome (ops/errors.py).
+    """
+    try:
+        done = _release(kind, session, options, environ, reporter, confirm)
+    except (Failed, NeedsPerson) as error:
+        _notify(session.env, environ, f"{session.env.app.name}: {kind} failed in {session.env.name}", str(error), failed=True)
+        raise
+    if done.result == "done" and kind != "prune":
+        title = f"{session.env.app.name}: {done.release} serves in {done.environment}"
+        done.notes += _notify(session.env, environ, title, f"{kind} in {done.seconds:.1f} s by {who()}", failed=False)
+    return done
+
+
+def _notify(env: Environment, environ: Mapping[str, str], title: str, body: str, *, failed: bool) -> list[str]:
+    if not env.notifications.urls or ("failure" if failed else "success") not in env.notifications.on:
+        return []
+    from ops.notify import notify
+
+    try:
+        urls = resolve_secrets(env, env.notifications.urls, environ)
+    except ConfigError as error:
+        return [f"notice not sent: {error}"]
+    return [f"notice not sent: {problem}" for problem in notify(list(urls.values()), title, body, failed)]
+
+
+def _release(
+    kind: str, session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm
+) -> Summary:
+    began, env = time.monotonic(), session.env
     with Work(session, reporter) as work:
-        _ask_for_locks(work, f"deploy to {env.name}", options)
-        intent = _intent(env, options, environ, reporter)
+        if not options.dry_run:
+            _ask_for_locks(work, f"{kind} of {env.name}")
+        intent = make_intent(env, options, environ, reporter) if kind == "deploy" else None
         states = work.observe()
-        plan = plan_deploy(env, intent, states)
-        return _carry_out(work, plan, states, options, environ, reporter, confirm, began)
+        plan = plan_deploy(env, intent, states) if intent else PLANS[kind](env, states, options)
+        summary = Summary(kind, env.name, "", plan.release, plan.version, list(work.servers), plan.previous,
+                          url=public.base_url(env, env.hosts[0]))  # fmt: skip
+        agreed = confirm(plan, states)
+        if plan.refusals:
+            raise Refused(f"{kind} refused, nothing was changed", why="\n         ".join(plan.refusals))
+        if plan.unchanged or options.dry_run or not agreed:
+            summary.result = "unchanged" if plan.unchanged else "planned" if options.dry_run else "declined"
+        else:
+            _carry_out(work, plan, states, summary, reporter, began)
+        summary.seconds = round(time.monotonic() - began, 3)
+        summary.round_trips = {link.name: link.calls for link in work.links}
+        return summary
 
 
-def rollback(session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm) -> Summary:
-    """Return every server to a kept release. Raises TidegateError."""
-    began = time.monotonic()
-    env = session.env
-    with Work(session, reporter) as work:
-        _ask_for_locks(work, f"rollback of {env.name}", options)
-        states = work.observe()
-        plan = plan_rollback(env, states, options.to)
-        return _carry_out(work, plan, states, options, environ, reporter, confirm, began)
+PLANS: Mapping[str, Callable[[Environment, tuple[HostState, ...], Options], Plan]] = {
+    "rollback": lambda env, states, options: plan_rollback(env, states, options.to),
+    "prune": lambda env, states, options: plan_prune(env, states),
+}
 
 
-def prune(session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm) -> Summary:
-    """Remove what is beyond `keep_releases` and what killed deploys left. Raises TidegateError."""
-    began = time.monotonic()
-    env = session.env
-    with Work(session, reporter) as work:
-        _ask_for_locks(work, f"prune of {env.name}", options)
-        states = work.observe()
-        return _carry_out(work, plan_prune(env, states), states, options, environ, reporter, confirm, began)
-
-
-def _ask_for_locks(work: Work, what: str, options: Options) -> None:
+def _ask_for_locks(work: Work, what: str) -> None:
     holder = {"what": what, "who": who(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
-    for server in () if options.dry_run else work.servers.values():
+    for server in work.servers.values():
         server.lock(holder)
 
 
-def who() -> str:
-    """Return who is at work, as the lock and the journal name them."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def _intent(env: Environment, options: Options, environ: Mapping[str, str], reporter: Progress) -> Intent:
-    app = env.app
-    values: dict[str, str | Secret] = {**app.environment, **resolve_secrets(env, app.secrets, environ)}
-    extra = app.edge.include.read_text() if app.edge.include else ""
-    return Intent(
-        image=_image(app, options, reporter),
-        environment=values,
-        config_hash=_digest(_what_runs(env, extra)),
-        environment_hash=_digest({key: value.reveal() if isinstance(value, Secret) else value for key, value in values.items()}),
-        edge_extra=extra,
-        nonce=randomness.token_hex(8),
-        now=datetime.now(UTC),
-        by=who(),
-        force=options.force,
-    )
-
-
-def _image(app: App, options: Options, reporter: Progress) -> ImageRef:
-    if app.image is not None:
-        if options.version is None:
-            raise Refused("say which version to deploy", where=app.image, fix="inv deploy --version TAG")
-        return ImageRef(images.image_name(app, options.version), options.version, "", pull=True)
-    source = images.read_source(app, options.version)
-    if options.dry_run:
-        return ImageRef(images.image_name(app, source.version), source.version, source.content)
-    began = time.monotonic()
-    reporter.phase("build")
-    built = images.build(app, source, local_client().api, reporter.build)
-    reporter.phase_done("build", time.monotonic() - began)
-    return built
-
-
-def _what_runs(env: Environment, extra: str) -> dict[str, Any]:
-    app = env.app.model_dump(mode="json", exclude={"name", "context", "dockerfile", "keep_releases", "prober", "migrate", "environment"})
-    return {"app": app, "domains": env.domains, "tls": env.tls is not None, "extra": extra}
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def _carry_out(
-    work: Work,
-    plan: Plan,
-    states: Sequence[HostState],
-    options: Options,
-    environ: Mapping[str, str],
-    reporter: Progress,
-    confirm: Confirm,
-    began: float,
-) -> Summary:
-    env = work.env
-    summary = Summary(plan.kind, env.name, "", plan.release, plan.version, list(work.servers), plan.previous,
-                      notes=list(plan.notes), url=public.base_url(env, env.hosts[0]))  # fmt: skip
-    agreed = confirm(plan, states)
-    if plan.refusals:
-        raise Refused(f"{plan.kind} refused, nothing was changed", why="\n         ".join(plan.refusals))
-    if plan.unchanged or options.dry_run or not agreed:
-        summary.result = "unchanged" if plan.unchanged else "planned" if options.dry_run else "declined"
-        return _timed(summary, work, began)
+    work: Work, plan: Plan, states: Sequence[HostState], summary: Summary, reporter: Progress, began: float
+) -> None:
     operation = randomness.token_hex(6)
     with _journalled(work, plan, operation, summary, began), _probing(work, states, summary):
         run = Run(plan, work.servers, operation, reporter)
@@ -217,15 +155,8 @@ def _carry_out(
             run.apply()
         finally:
             summary.phases = run.outcome.phases
-        summary.notes += run.outcome.leftovers + [line for server in work.servers.values() for line in server.remarks]
-        summary.result = "done"
-    return _timed(summary, work, began)
-
-
-def _timed(summary: Summary, work: Work, began: float) -> Summary:
-    summary.seconds = round(time.monotonic() - began, 3)
-    summary.round_trips = {link.name: link.calls for link in work.links}
-    return summary
+    summary.notes += run.outcome.leftovers + [line for server in work.servers.values() for line in server.remarks]
+    summary.result = "done"
 
 
 @contextmanager
@@ -233,22 +164,27 @@ def _journalled(work: Work, plan: Plan, operation: str, summary: Summary, began:
     head = {"operation": operation, "kind": plan.kind, "release": plan.release, "version": plan.version, "by": who()}
     for name, server in work.servers.items():
         server.journal({"event": "begin", **head, "previous": plan.previous[name]})
-    result = "interrupted"
+    result = "failed"
     try:
         yield
         result = "done"
-    except TidegateError as error:
-        result = {1: "undone", 5: "needs a person"}.get(error.exit_code, "failed")
+    except NeedsPerson:
+        result = "needs a person"
+        raise
+    except TidegateError:
+        result = "undone"
         raise
     except KeyboardInterrupt:
         result = "undone"
         raise Failed(f"{plan.kind} interrupted and undone; what served before serves on") from None
+    except Exception as error:
+        result = "undone"
+        raise Failed(f"{plan.kind} failed and was undone", why=f"{type(error).__name__}: {error}") from error
     finally:
-        seconds = round(time.monotonic() - began, 3)
         for name, server in work.servers.items():
             seen = summary.probes.get(name)
             counts = {"requests": seen.requests, "failures": seen.failures} if seen else {}
-            _journal_end(server, {"event": "end", **head, "result": result, "seconds": seconds, **counts})
+            _journal_end(server, {"event": "end", **head, "result": result, "seconds": round(time.monotonic() - began, 3), **counts})
 
 
 def _journal_end(server: Server, record: Mapping[str, Any]) -> None:
@@ -272,6 +208,6 @@ def _probing(work: Work, states: Sequence[HostState], summary: Summary) -> Itera
             try:
                 report = server.probe_report(stop=True)
             except TidegateError:
-                report = None  # the connection is gone, and its loss is reported by whoever needed it
+                continue  # the connection is gone, and its loss is reported by whoever needed it
             if report:
                 summary.probes[name] = report

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from deploy.model import HealthSpec, HostState, ImageRef, ProbeReport, ProcessSpec, Release
+from deploy.model import HealthSpec, HostState, ImageRef, Pem, ProbeReport, ProcessSpec, Release
 
 
 class Server(Protocol):
@@ -56,6 +56,9 @@ class Server(Protocol):
 
     def start_edge(self) -> None:
         """Start a stopped edge nginx."""
+
+    def write_pem(self, pem: Pem) -> None:
+        """Put a certificate with its key where nginx reads it."""
 
     def stage_edge(self, content: str) -> None:
         """Write the app's next nginx file beside the live one and have nginx test it. Raises Failed with its words."""

@@ -24,13 +24,17 @@ class Printer:
     def __init__(self, console: Console, *, verbose: bool = False) -> None:
         self._console = console
         self._verbose = verbose
-        self._shares: dict[str, int] = {}
+        self._bars: dict[str, Any] = {}
+        self._progress: Any = None
 
     def phase(self, name: str) -> None:
         """A phase begins."""
 
     def phase_done(self, name: str, seconds: float) -> None:
         """Say how long it took."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
         self._console.say(f"  ✓ {TITLES.get(name, name):<28}{seconds:7.2f} s", "green")
 
     def step(self, server: str, title: str) -> None:
@@ -48,11 +52,18 @@ class Printer:
             self._console.say(f"      {line}", "dim")
 
     def bytes(self, server: str, done: int, total: int) -> None:
-        """Say every tenth of a big transfer."""
-        share = 10 * done // total if total else 0
-        if total > 5_000_000 and share > self._shares.get(server, 0):
-            self._shares[server] = share
-            self._console.say(f"      {server}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", "dim")
+        """Move the server's progress bar."""
+        if not self._console.rich.is_terminal:
+            return
+        if self._progress is None:
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+            columns = (TextColumn("      {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._progress = Progress(*columns, console=self._console.rich, transient=True)
+            self._progress.start()
+        if server not in self._bars:
+            self._bars[server] = self._progress.add_task(server)
+        self._progress.update(self._bars[server], completed=done, total=total)
 
 
 def plan(console: Console, plan: Plan, states: Sequence[HostState]) -> None:

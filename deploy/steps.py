@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from deploy.model import HealthSpec, ImageRef, ProcessSpec, Release
+from deploy.model import HealthSpec, ImageRef, Pem, ProcessSpec, Release
 from deploy.server import Server
 from ops.errors import Failed
 
@@ -115,7 +115,7 @@ class Ship(_NothingToUndo):
 
 
 @dataclass(frozen=True)
-class Migrate(_NothingToUndo):
+class Migrate:
     """Run the migrations in a one-off container of the new image with the new environment."""
 
     spec: ProcessSpec
@@ -130,6 +130,10 @@ class Migrate(_NothingToUndo):
     def apply(self, server: Server) -> None:
         """Run it to its end."""
         server.run_once(self.spec, self.timeout)
+
+    def undo(self, server: Server) -> None:
+        """Remove the container if it is still there; what it did to the data stays."""
+        server.remove((self.spec.name,))
 
 
 @dataclass(frozen=True)
@@ -182,11 +186,14 @@ class StageEdge:
     """Write the next nginx file and have nginx test it."""
 
     content: str
+    pem: Pem | None = None
     why: str = "a bad nginx file must fail before anything is switched"
     title: str = "stage the nginx file and test it"
 
     def apply(self, server: Server) -> None:
         """Stage and test."""
+        if self.pem:
+            server.write_pem(self.pem)
         server.stage_edge(self.content)
 
     def undo(self, server: Server) -> None:

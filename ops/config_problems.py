@@ -47,7 +47,7 @@ class Problem:
         return f"{where}: expected {self.expected}" + (f", found {self.found}" if self.found else "")
 
 
-class ConfigProblems(ConfigError):  # noqa: N818 - the plural is the point
+class ConfigProblems(ConfigError):
     """Everything that is wrong with a configuration, at once."""
 
     def __init__(self, problems: Iterable[Problem], fix: str = "") -> None:

@@ -43,7 +43,7 @@ class Host:
         whole = as_root(command) if root else command
         try:
             done = self._connection.run(whole.reveal(), hide=True, warn=True, in_stream=False, pty=False)
-        except Exception as error:  # paramiko, socket and DNS errors share no base class
+        except Exception as error:  # noqa: BLE001  # paramiko, socket and DNS errors share no base class
             raise _unreachable(self.name, error) from None
         return Result(done.exited, done.stdout, done.stderr)
 

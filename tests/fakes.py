@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 from deploy import observe
 from deploy.apply import Run
 from deploy.model import EDGE, LABEL_APP, LABEL_CONTENT, LABEL_RELEASE, NETWORK, WEB
-from deploy.model import HealthSpec, HostState, ImageRef, Intent, ProbeReport, ProcessSpec, Release
+from deploy.model import HealthSpec, HostState, ImageRef, Intent, Pem, ProbeReport, ProcessSpec, Release
 from deploy.plan import Plan, plan_deploy, plan_prune, plan_rollback
 from ops.config import App, Environment
 from ops.errors import Failed, Locked, Refused, TidegateError, Unreachable
+from ops.secret import Secret
 
 METHODS = TypeVar("METHODS", bound=Callable[..., Any])
 DOMAIN = "blog.example.com"
@@ -123,6 +124,7 @@ class Machine:
     edge_files: dict[str, str] = field(default_factory=dict)
     loaded: dict[str, str] = field(default_factory=dict)
     staged: str | None = None
+    pems: dict[str, Secret] = field(default_factory=dict)
     edge: str | None = "running"
     subnet: str | None = SUBNET
     attached: set[str] = field(default_factory=set)
@@ -384,6 +386,11 @@ class FakeServer:
         self.machine.restart_edge()
 
     @_call
+    def write_pem(self, pem: Pem) -> None:
+        self._effect("write")
+        self.machine.pems[pem.name] = pem.content
+
+    @_call
     def stage_edge(self, content: str) -> None:
         self._effect("write")
         self.machine.staged = content
@@ -499,11 +506,12 @@ def environment(*hosts: str, domains: tuple[str, ...] = (DOMAIN,), **app: Any) -
 
 
 def intent(version: str, now: datetime, *, content: str | None = None, config: str = "config-1", values: Mapping[str, str] | None = None,
-           force: bool = False, pull: bool = False, size: int = 0, extra: str = "") -> Intent:  # fmt: skip
+           force: bool = False, pull: bool = False, size: int = 0, extra: str = "", pem: Pem | None = None) -> Intent:  # fmt: skip
     """Return what is wanted: a version, built from content that its name implies."""
     image = ImageRef(f"tidegate/blog:{version}", version, "" if pull else content or f"content-of-{version}", size, pull)
     known = dict(values or {})
-    return Intent(image, known, config, json.dumps(known), extra, f"{now:%y%m%d%H}", now, "ann@desk", force)
+    return Intent(image=image, environment=known, config_hash=config, environment_hash=json.dumps(known), edge_extra=extra, pem=pem,
+                  nonce=f"{now:%y%m%d%H}", now=now, by="ann@desk", force=force)  # fmt: skip
 
 
 def look(servers: Mapping[str, FakeServer]) -> tuple[HostState, ...]:
@@ -528,7 +536,7 @@ def carry_out(plan: Plan, servers: Mapping[str, FakeServer], operation: str = "o
             for server in servers.values():
                 try:
                     server.journal({"event": "end", **head})
-                except Unreachable:
+                except TidegateError:
                     server.remark("the journal has no end")
     return run
 

@@ -46,7 +46,7 @@ def _routes() -> list[str]:
         rows = [line.split() for line in file.readlines()[1:]]
     pairs = [(int(row[1], 16), int(row[7], 16)) for row in rows]
     return [
-        socket.inet_ntoa(target.to_bytes(4, sys.byteorder)) + "/" + str(bin(mask).count("1")) for target, mask in pairs if mask
+        socket.inet_ntoa(target.to_bytes(4, sys.byteorder)) + "/" + str(mask.bit_count()) for target, mask in pairs if mask
     ]
 
 

@@ -246,7 +246,7 @@ class Load:
         try:
             while self._one():
                 pass
-        except BaseException as crash:  # noqa: BLE001  stop() raises it
+        except BaseException as crash:  # stop() raises it
             self.crash = crash
             self.stopped.set()
 

@@ -19,7 +19,7 @@ SLOTS = {"v1": "blue", "v2": "green", "v3": "blue"}
 
 
 def release(id: str, *, complete: bool = True, processes: tuple[str, ...] = ("web",)) -> Release:
-    file = EdgeFile("blog", id, f"{id}-nonce", ADDRESSES[id], 3000, (DOMAIN,), "10m", 60, 5, gzip=True, tls=False)
+    file = EdgeFile("blog", id, f"{id}-nonce", ADDRESSES[id], 3000, (DOMAIN,), "10m", 60, 5, gzip=True, pem=None)
     return Release(id=id, version=id, slot=SLOTS[id], image=f"tidegate/blog:{id}", content=f"content-of-{id}", config_hash="config-1",
                    environment_hash="{}", port=3000, address=ADDRESSES[id], processes=processes, edge_file=render(file),
                    generation=f"{id}-nonce", created=f"2026-01-0{id[1]}", by="ann", complete=complete)  # fmt: skip
@@ -94,13 +94,16 @@ TABLE: dict[str, tuple[HostState, str, list[str], str]] = {
         host(container("v1"), container("v2", "migrate"), releases=(release("v1"),), at=edge("v1")), "v3",
         ["prepare: RemoveContainers remove blog_migrate_v2", *new("v3", "blog_web_v1")], "left by a deploy that never finished",
     ),
-    "a stray migration of the serving release": (
-        host(container("v1"), container("v1", "migrate", running=False), releases=(release("v1"),), at=edge("v1")), "v2",
-        ["prepare: RemoveContainers remove blog_migrate_v1", *new("v2", "blog_web_v1")], "left by a deploy that never finished",
+    "the serving release has no manifest": (
+        host(container("v1"), at=edge("v1")), "v2",
+        [*new("v2", "blog_web_v1")[:-1], "drain: RemoveContainers remove blog_web_v1"], "without a manifest no rollback can go to them",
     ),
-    "the serving release has no manifest": (host(container("v1"), at=edge("v1")), "v2", new("v2", "blog_web_v1"), "green is free"),
     "the manifest of the serving release is damaged": (
-        host(container("v1"), at=edge("v1"), problems=("releases/v1.json is damaged and ignored",)), "v2", new("v2", "blog_web_v1"), "v1 serves",
+        host(container("v1"), at=edge("v1"), problems=("releases/v1.json is damaged and ignored",)), "v2",
+        [*new("v2", "blog_web_v1")[:-1], "drain: RemoveContainers remove blog_web_v1"], "v1 serves",
+    ),
+    "nginx has lost the app's file, blue runs": (
+        host(container("v1"), releases=(release("v1"),)), "v2", new("v2", "blog_web_v1"), "nothing serves",
     ),
     "the edge is stopped": (
         host(container("v1"), releases=(release("v1"),), at=edge("v1", running=False)), "v2",
@@ -183,7 +186,7 @@ def test_the_version_that_serves_is_not_restarted_for_what_a_killed_deploy_left(
     plan = plan_deploy(ENV, intent("v2", NOW), (state,))
     assert (plan.unchanged, plan.release, plan.refusals) == (False, "v2", ())
     assert shape(plan) == expected
-    assert plan.notes == ("v2 serves already, only what a killed deploy left is cleaned up (--force restarts it)",)
+    assert plan.notes == ("v2 serves already, only what a killed command left is cleaned up (--force restarts it)",)
 
 
 REFUSED = {
