@@ -110,7 +110,7 @@ def _pull(name: str) -> str:
 def _debian(engine: DockerClient, report: Report) -> str:
     need(_TOOLS if _KEYRING.exists() else {**_TOOLS, str(_KEYRING): "debian-archive-keyring"}, report)
     with tempfile.TemporaryFile() as archive, tempfile.TemporaryFile() as log:
-        done = subprocess.run(debian_command(), stdin=subprocess.DEVNULL, stdout=archive, stderr=log)
+        done = subprocess.run(debian_command(), stdin=subprocess.DEVNULL, stdout=archive, stderr=log, check=False)
         if done.returncode:
             log.seek(0)
             why, fix = tail(log.read().decode(errors="replace")), "let this machine reach a registry or a Debian mirror"

@@ -95,7 +95,9 @@ def _start_engine(facts: Mapping[str, str]) -> Command:
     return chain(start, sh("python3", "-c", _CONNECT))
 
 
-def prepare(env: Environment, address: HostAddress, say: Callable[[str, str], None], confirm: Callable[[str, Sequence[str]], bool]) -> bool:
+def prepare(
+    env: Environment, address: HostAddress, say: Callable[[str, str], None], confirm: Callable[[str, Sequence[str]], bool]
+) -> bool:
     """Install and configure what a server lacks; returns whether it was agreed to. Raises Refused, Failed."""
     with Host(env, address) as host:
         missing = plan(look(host))

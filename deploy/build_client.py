@@ -50,6 +50,7 @@ def build(context: Path, tag: str, *options: str) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        check=False,
         text=True,
         errors="replace",
     )

@@ -253,9 +253,9 @@ class DockerServer:
         """Count failures from here on separately."""
         self._link.send("probe_mark")
 
-    def probe_report(self, *, stop: bool) -> ProbeReport | None:
-        """Return what the prober saw so far, None when it was never started."""
-        seen = self._link.call("probe_report", stop=stop)
+    def probe_report(self, *, stop: bool, minimum: int = 0) -> ProbeReport | None:
+        """Return what the prober saw, once it has seen so many requests since the mark; None when it was never started."""
+        seen = self._link.call("probe_report", stop=stop, minimum=minimum)
         return probe_report(seen) if seen else None
 
     def verify_public(self, generation: str, release: str, path: str) -> str:

@@ -54,7 +54,9 @@ def _ensure_network(link: Link, engine: APIClient, say: Callable[[str], None]) -
 
     say(f"create the network {NETWORK} ({free[0]})")
     pool = docker.types.IPAMPool(subnet=free[0], iprange=dynamic_range(free[0]))
-    engine.create_network(NETWORK, driver="bridge", ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels={LABEL_MANAGED: "true"})
+    engine.create_network(
+        NETWORK, driver="bridge", ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels={LABEL_MANAGED: "true"}
+    )
     return free[0]
 
 
@@ -86,13 +88,14 @@ def _create(engine: APIClient, subnet: str) -> None:
     host = engine.create_host_config(
         binds=[f"{EDGE_HOME}:{edge.MOUNT}:ro"], restart_policy={"Name": "always"}, network_mode=NETWORK,
         port_bindings={80: 80, 443: 443, STATUS_PORT: ("127.0.0.1", STATUS_PORT)},
-        log_config={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}}, security_opt=["no-new-privileges"],
+        log_config={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}},  # type: ignore[arg-type]  # the SDK takes dicts
+        security_opt=["no-new-privileges"],
     )  # fmt: skip
     endpoint = engine.create_endpoint_config(ipv4_address=edge_address(subnet))
     engine.create_container(
         IMAGE, command=["nginx", "-c", f"{edge.MOUNT}/nginx.conf", "-g", "daemon off;"], name=EDGE, host_config=host,
         ports=[80, 443, STATUS_PORT], labels={LABEL_MANAGED: "true"},
-        networking_config=engine.create_networking_config({NETWORK: endpoint}),
+        networking_config=engine.create_networking_config({NETWORK: endpoint}),  # type: ignore[arg-type]  # its stub is wrong
     )  # fmt: skip
 
 
@@ -108,4 +111,3 @@ def _wait_until_it_answers(link: Link, engine: APIClient) -> None:
     if not link.call("answers", address="127.0.0.1", port=STATUS_PORT, timeout=10.0):
         why = engine.logs(EDGE, tail=20).decode("utf-8", "replace")
         raise Failed("the edge nginx does not answer", where=link.name, why=why, fix="inv server.check shows more")
-

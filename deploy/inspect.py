@@ -74,7 +74,9 @@ def _rows(state: HostState) -> list[Row]:
 
 def _row(state: HostState, one: Container, note: str) -> Row:
     wrong = "nginx answers with another generation: deploy again" if one.process == WEB and not _agrees(state) else note
-    return Row(state.host, one.process, one.version, one.release, one.slot, one.status, one.image.removeprefix("sha256:")[:12], wrong)
+    return Row(
+        state.host, one.process, one.version, one.release, one.slot, one.status, one.image.removeprefix("sha256:")[:12], wrong
+    )
 
 
 def _agrees(state: HostState) -> bool:
@@ -121,7 +123,7 @@ def operations(journal: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def logs(env: Environment, process: str, tail: int, follow: bool, show: Callable[[str, str], None]) -> None:
+def logs(env: Environment, process: str, tail: int, follow: bool, show: Callable[[str, str], None]) -> None:  # noqa: FBT001
     """Pass on the log lines of the serving containers, all servers at once. Raises Refused when nothing serves."""
 
     def read(host: HostAddress) -> None:
@@ -160,5 +162,3 @@ def _serving(state: HostState, process: str) -> Container:
     known = ", ".join(sorted({one.process for one in state.of_release(state.serving)})) or "none"
     raise Refused(f"no {process} process serves", where=state.host, why=f"processes of the serving release: {known}",
                   fix="inv deploy.status shows what runs")  # fmt: skip
-
-

@@ -223,3 +223,9 @@ class ProbeReport:
     after_mark: int = 0
     requests_after_mark: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def worse(self) -> bool:
+        """Tell whether a greater share of requests failed after the mark than before it."""
+        before = self.requests - self.requests_after_mark
+        return self.after_mark * before > (self.failures - self.after_mark) * self.requests_after_mark or not before

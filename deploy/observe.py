@@ -80,7 +80,9 @@ def parse(host: str, app: str, hello: Mapping[str, Any], seen: Mapping[str, Any]
 def _container(known: Mapping[str, Any]) -> Container:
     labels = known["Labels"]
     status = known["Status"]
-    health = next((word for word in ("unhealthy", "starting", "healthy") if f"({word}" in status or f": {word})" in status), "none")
+    health = next(
+        (word for word in ("unhealthy", "starting", "healthy") if f"({word}" in status or f": {word})" in status), "none"
+    )
     return Container(
         id=known["Id"], name=known["Names"][0].lstrip("/"), release=labels.get(LABEL_RELEASE, ""),
         slot=labels.get(LABEL_SLOT, ""), process=labels.get(LABEL_PROCESS, ""), version=labels.get(LABEL_VERSION, ""),

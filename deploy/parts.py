@@ -26,6 +26,7 @@ from deploy.steps import Step
 from ops.config import App, Environment
 
 MIGRATE = "migrate"
+PROBES = 5  # requests that must have been answered since the switch before the old release is stopped
 
 
 def draft(env: Environment, intent: Intent, state: HostState, release: str) -> Release:
@@ -133,11 +134,12 @@ def wait_healthy(env: Environment, release: Release, processes: tuple[str, ...])
 
 
 def start_kept(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
-    """Start the kept containers of an earlier release, unless it is the one that serves there."""
-    if state.serving == release.id:
-        return (steps.StageEdge(release.edge_file),)
+    """Start the kept containers of an earlier release; those of one that serves are only started where they have stopped."""
+    running = {one.name for one in state.containers if one.running and state.serving == release.id}
     names = tuple(container_name(app.name, release.id, process) for process in release.processes)
-    return (steps.StartKept(names, app.drain.grace, "kept for this"), steps.StageEdge(release.edge_file))
+    stopped = tuple(name for name in names if name not in running)
+    start = (steps.StartKept(stopped, app.drain.grace, "kept for this"),) if stopped else ()
+    return (*start, steps.StageEdge(release.edge_file))
 
 
 def switch(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
@@ -148,32 +150,19 @@ def switch(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
     return (steps.Switch(release.id, release.generation, *back, app.drain.connections, why),)
 
 
-def verify(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
-    """Check from outside that a release answers."""
-    return (
-        steps.Verify(release.id, release.generation, app.health.path, app.prober.budget, required=state.public),
-    )
+def verify(app: App, state: HostState, release: Release, probes: int) -> tuple[Step, ...]:
+    """Check from outside that a release answers, let open requests finish, and judge what users saw meanwhile."""
+    outside = steps.Verify(release.id, release.generation, app.health.path, required=state.public)
+    if not state.serving:
+        return (outside,)
+    return (outside, steps.AwaitOldWorkers(app.drain.connections), steps.JudgeProbes(app.prober.budget, probes))
 
 
 def drain(app: App, state: HostState, release: str) -> tuple[Step, ...]:
-    """Mark the new release as served; let the old one finish, then stop it and keep it."""
+    """Mark the new release as served; stop the old one and keep it."""
+    old = tuple(one.name for one in state.of_release(state.serving)) if state.serving != release else ()
     done: tuple[Step, ...] = (steps.CompleteRelease(release),)
-    left = strays(state, release)
-    old = tuple(one.name for one in state.containers if one.release != release and one not in left and _ends(state, one))
-    if not old:
-        return done
-    kept = state.release(state.serving) or not state.serving
-    stop: Step = (
-        steps.Stop(old, app.drain.grace, "kept for a rollback")
-        if kept
-        else steps.RemoveContainers(old, "without a manifest no rollback can go to them", app.drain.grace)
-    )
-    return (*done, steps.AwaitOldWorkers(app.drain.connections), stop)
-
-
-def _ends(state: HostState, one: Container) -> bool:
-    """Tell whether a container is to end with the switch: what served, or all that runs where nobody knows what served."""
-    return one.release == state.serving or (one.running and not state.serving)
+    return (*done, steps.Stop(old, app.drain.grace, "kept for a rollback")) if old else done
 
 
 def prune(app: App, state: HostState, newest: Release | None) -> tuple[Step, ...]:

@@ -83,7 +83,7 @@ def _deploy_phases(
         "start": lambda state, new: parts.start_new(app, intent, new),
         "healthy": lambda state, new: (*parts.wait_healthy(env, new, new.processes), WriteManifest(new)),
         "switch": lambda state, new: parts.switch(app, state, new),
-        "verify": lambda state, new: parts.verify(app, state, new),
+        "verify": lambda state, new: parts.verify(app, state, new, parts.PROBES),
         "drain": lambda state, new: parts.drain(app, state, new.id),
         "prune": lambda state, new: parts.prune(app, state, new),
     }
@@ -99,7 +99,7 @@ def plan_rollback(env: Environment, states: tuple[HostState, ...], to: str | Non
         kept = ", ".join(one.id for one in candidates) or "none"
         return replace(plan, refusals=(f"no kept release {to or 'older than the one that serves'}; kept on every server: {kept}",))
     plan = replace(plan, release=target.id, version=target.version)
-    if all(state.serving == target.id == _answering(state) for state in states):
+    if all(state.serving == target.id == _answering(state) and _runs(state, target) for state in states):
         return _clean_up_only(env, plan, states, f"{target.id} serves already")
     if against := tuple(line for state in states for line in edge_refusals(state)):
         return replace(plan, refusals=against)
@@ -115,7 +115,7 @@ def _rollback_phases(env: Environment, states: tuple[HostState, ...], there: Map
         "start": lambda state, kept: parts.start_kept(app, state, kept),
         "healthy": lambda state, kept: parts.wait_healthy(env, kept, kept.processes),
         "switch": lambda state, kept: parts.switch(app, state, kept),
-        "verify": lambda state, kept: parts.verify(app, state, kept),
+        "verify": lambda state, kept: parts.verify(app, state, kept, 0),
         "drain": lambda state, kept: parts.drain(app, state, kept.id),
     }
     return _phases(make, states, there)
@@ -159,6 +159,10 @@ def _newest_before(states: tuple[HostState, ...], candidates: tuple[Release, ...
 
 def _answering(state: HostState) -> str | None:
     return next((one.id for one in state.releases if one.generation == state.edge.answering), None)
+
+
+def _runs(state: HostState, release: Release) -> bool:
+    return {one.process for one in state.of_release(release.id) if one.running} >= set(release.processes)
 
 
 def _serving(states: tuple[HostState, ...]) -> dict[str, str | None]:

@@ -210,9 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 target.write(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
-    def _answer(
-        self, status: int, content: bytes = b"", headers: dict[str, str] | None = None, *, body: bool = True
-    ) -> None:
+    def _answer(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None, *, body: bool = True) -> None:
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, value)

@@ -90,8 +90,8 @@ class Server(Protocol):
     def probe_mark(self) -> None:
         """Count failures from here on separately."""
 
-    def probe_report(self, *, stop: bool) -> ProbeReport | None:
-        """Return what the prober saw so far, None when it was never started."""
+    def probe_report(self, *, stop: bool, minimum: int = 0) -> ProbeReport | None:
+        """Return what the prober saw, once it has seen so many requests since the mark; None when it was never started."""
 
     def verify_public(self, generation: str, release: str, path: str) -> str:
         """Ask through the public address whether the release answers; returns what was asked. Raises Failed."""

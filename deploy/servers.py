@@ -83,7 +83,9 @@ def _check(env: Environment, host: HostAddress) -> list[Finding]:
         link.close()
 
 
-def _findings(env: Environment, hello: dict[str, Any], facts: dict[str, Any], edge: str | None) -> list[tuple[str, bool | None, str]]:
+def _findings(
+    env: Environment, hello: dict[str, Any], facts: dict[str, Any], edge: str | None
+) -> list[tuple[str, bool | None, str]]:
     engine = hello["engine"]
     disk, memory = facts["disk"], facts["memory"]
     ours = edge == "running"
@@ -106,7 +108,11 @@ def _folder(path: str, known: dict[str, Any] | None) -> tuple[str, bool | None, 
     if known is None:
         return (path, None if path != HOME else False, "not there yet" if path != HOME else "missing: inv server.bootstrap")
     wanted = 0o711 if path == HOME else 0o700
-    return (path, known["mode"] == wanted and known["writable"], f"{known['mode']:04o}" + ("" if known["writable"] else ", not ours"))
+    return (
+        path,
+        known["mode"] == wanted and known["writable"],
+        f"{known['mode']:04o}" + ("" if known["writable"] else ", not ours"),
+    )
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,12 @@ def fetch_keys(env: Environment, host: HostAddress) -> HostKeys:
                               capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # fmt: skip
         lines = tuple(file.read_text().splitlines()) if file.exists() else ()
         if not lines:
-            raise Failed("the server showed no host key", where=host.name, why=done.stderr.strip(), fix="check address and port in ops.toml")
+            raise Failed(
+                "the server showed no host key",
+                where=host.name,
+                why=done.stderr.strip(),
+                fix="check address and port in ops.toml",
+            )
         shown = subprocess.run(["ssh-keygen", "-l", "-f", str(file)], capture_output=True, text=True, check=True).stdout
     return HostKeys(host.name, lines, tuple(shown.splitlines()), _trusted(env, lines))
 
@@ -148,4 +159,3 @@ def trust(env: Environment, keys: HostKeys) -> None:
     """Add a server's keys to the environment's known_hosts."""
     with env.known_hosts.open("a", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in keys.lines)
-

@@ -86,7 +86,8 @@ def pipe_whole(image: str, socket: Path, *, where: str) -> None:
     docker = build_cli()[0]
     save = subprocess.Popen([docker, "save", image], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     load = subprocess.run([docker, "-H", f"unix://{socket}", "load"], stdin=save.stdout, capture_output=True, check=False)
-    assert save.stdout and save.stderr
+    assert save.stdout
+    assert save.stderr
     save.stdout.close()
     words = save.stderr.read().decode("utf-8", "replace")
     if save.wait() or load.returncode:

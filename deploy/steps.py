@@ -271,26 +271,51 @@ class Switch:
 
 @dataclass(frozen=True)
 class Verify(_NothingToUndo):
-    """Check from outside, and what the prober saw, that the new release answers."""
+    """Check from outside that the new release answers."""
 
     release: str
     generation: str
     path: str
-    budget: int
     required: bool
     why: str = "users come through the public address"
     title: str = "verify through the public address"
 
     def apply(self, server: Server) -> None:
-        """Ask, then compare the failures since the switch with the budget."""
+        """Ask; where it was not reachable before either, a failure is only remarked."""
         try:
             server.verify_public(self.generation, self.release, self.path)
         except Failed as failed:
             if self.required:
                 raise
-            server.remark(f"{failed.what}; it was not reachable before either, so this does not count")
-        report = server.probe_report(stop=False)
-        if report and report.after_mark > self.budget:
+            server.remark(f"{failed.what} ({failed.why}); it was not reachable before either, so this does not count")
+
+
+@dataclass(frozen=True)
+class AwaitOldWorkers(_NothingToUndo):
+    """Wait for nginx workers that may still send requests to the old release."""
+
+    seconds: float
+    why: str = "old workers still proxy to the old release"
+    title: str = "let open requests finish"
+
+    def apply(self, server: Server) -> None:
+        """Wait until they are gone, or the drain time is over."""
+        server.wait_old_workers(self.seconds)
+
+
+@dataclass(frozen=True)
+class JudgeProbes(_NothingToUndo):
+    """Compare what the prober saw since the switch with the budget."""
+
+    budget: int
+    minimum: int
+    why: str = "while the old release still runs, going back costs nothing"
+    title: str = "judge what users saw since the switch"
+
+    def apply(self, server: Server) -> None:
+        """Wait for so many requests since the switch; fail when more than the budget failed, and more than before it."""
+        report = server.probe_report(stop=False, minimum=self.minimum)
+        if report and report.after_mark > self.budget and report.worse:
             raise Failed(f"{report.after_mark} of {report.requests_after_mark} requests failed after the switch",
                          where=server.name, why=", ".join(f"{count}× {what}" for what, count in report.reasons.items()),
                          fix="inv deploy.logs shows what the new version said")  # fmt: skip
@@ -311,19 +336,6 @@ class CompleteRelease(_NothingToUndo):
     def apply(self, server: Server) -> None:
         """Rename its manifest."""
         server.complete_release(self.release)
-
-
-@dataclass(frozen=True)
-class AwaitOldWorkers(_NothingToUndo):
-    """Wait for nginx workers that may still send requests to the old release."""
-
-    seconds: float
-    why: str = "old workers still proxy to the old release"
-    title: str = "let open requests finish"
-
-    def apply(self, server: Server) -> None:
-        """Wait until they are gone, or the drain time is over."""
-        server.wait_old_workers(self.seconds)
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _policy(package: str) -> str:
 def _apt(*arguments: str) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=120", *arguments]
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         fix = "put the package sources right, then run this again"
         raise Refused(f"apt-get {arguments[0]} failed", why=tail(done.stderr or done.stdout), fix=fix)

@@ -26,4 +26,4 @@ NotFound = errors.NotFound
 
 def connect(socket: Path, version: str, timeout: float = 60.0) -> APIClient:
     """Return a client for the engine behind a socket; `version` (as the engine named it) saves the round trip of asking."""
-    return docker.APIClient(base_url=f"unix://{socket}", version=version, timeout=timeout)
+    return docker.APIClient(base_url=f"unix://{socket}", version=version, timeout=timeout)  # type: ignore[arg-type]  # fractions are fine

@@ -1,12 +1,12 @@
 """The tree of errors; each kind has the exit code that `inv` returns.
 
-    TidegateError
-    ├── Failed           1  failed and undone: the old version serves
-    ├── ConfigError      2  configuration or usage
-    ├── Refused          3  refused before any change
-    │   └── Unreachable  3  a server cannot be reached or trusted
-    ├── Locked           4  another deploy holds the lock
-    └── NeedsPerson      5  the undo did not complete; says exactly what is where
+TidegateError
+├── Failed           1  failed and undone: the old version serves
+├── ConfigError      2  configuration or usage
+├── Refused          3  refused before any change
+│   └── Unreachable  3  a server cannot be reached or trusted
+├── Locked           4  another deploy holds the lock
+└── NeedsPerson      5  the undo did not complete; says exactly what is where
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ class Host:
         """Run a command and return its output. Raises Failed with its words when it fails."""
         done = self.run(command, root=root)
         if done.code:
-            raise Failed(f"`{command}` failed with exit code {done.code}", where=self.name, why=(done.stderr or done.stdout).strip())
+            raise Failed(
+                f"`{command}` failed with exit code {done.code}", where=self.name, why=(done.stderr or done.stdout).strip()
+            )
         return done.stdout
 
 

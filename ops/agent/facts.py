@@ -45,9 +45,7 @@ def _routes() -> list[str]:
     with open("/proc/net/route") as file:
         rows = [line.split() for line in file.readlines()[1:]]
     pairs = [(int(row[1], 16), int(row[7], 16)) for row in rows]
-    return [
-        socket.inet_ntoa(target.to_bytes(4, sys.byteorder)) + "/" + str(mask.bit_count()) for target, mask in pairs if mask
-    ]
+    return [socket.inet_ntoa(target.to_bytes(4, sys.byteorder)) + "/" + str(mask.bit_count()) for target, mask in pairs if mask]
 
 
 def _folder(path: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import select
 import ssl
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
@@ -22,6 +23,7 @@ from ops.agent.load import Load
 
 SILENCE = 30.0
 LAST_WORDS = 10.0
+PROBE_PATIENCE = 5.0
 
 
 class Agent:
@@ -117,9 +119,13 @@ class Agent:
         if self._prober:
             self._prober.mark()
 
-    def _probe_report(self, stop: bool) -> dict[str, Any] | None:
+    def _probe_report(self, stop: bool, minimum: int) -> dict[str, Any] | None:
         if not self._prober:
             return None
+        deadline = time.monotonic() + PROBE_PATIENCE
+        while self._prober.snapshot().requests_since_mark < minimum and time.monotonic() < deadline:
+            if self._cancel.wait(0.01):
+                break
         report = self._prober.stop() if stop else self._prober.snapshot()
         return report.to_dict()
 

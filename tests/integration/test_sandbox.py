@@ -98,9 +98,7 @@ def test_a_server_has_what_a_deploy_needs(sandbox: Sandbox, servers: list[Sandbo
 
 
 def test_keys_and_host_keys_are_for_us_alone(sandbox: Sandbox, servers: list[SandboxServer]) -> None:
-    modes = {
-        path: stat.S_IMODE(path.stat().st_mode) for path in (sandbox.folder, sandbox.identity, sandbox.environment)
-    }
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (sandbox.folder, sandbox.identity, sandbox.environment)}
     assert modes == {sandbox.folder: 0o700, sandbox.identity: 0o600, sandbox.environment: 0o600}
     assert len(sandbox.known_hosts.read_text().splitlines()) == len(servers)
 
@@ -124,9 +122,7 @@ def test_two_ups_at_once_agree(sandbox: Sandbox, servers: list[SandboxServer]) -
     assert results == [servers, servers]
 
 
-def test_a_restarted_server_returns_with_its_ports_its_host_key_and_its_containers(
-    sandbox: Sandbox, web: SandboxServer
-) -> None:
+def test_a_restarted_server_returns_with_its_ports_its_host_key_and_its_containers(sandbox: Sandbox, web: SandboxServer) -> None:
     ENGINE.api.restart(web.name)
     assert ready(web) == {"key": web.host_key, "engine": web.engine}
     assert await_page(sandbox, web) == 200
@@ -165,9 +161,7 @@ def test_a_server_whose_port_was_taken_moves_and_keeps_its_data(sandbox: Sandbox
     moving = servers[1]
     ssh(sandbox, moving, "echo precious | sudo tee /srv/data")
     ENGINE.api.stop(moving.name)
-    taker = ENGINE.containers.run(
-        bases.DEBIAN, ["sleep", "300"], detach=True, ports={"1/tcp": ("127.0.0.1", moving.http_port)}
-    )
+    taker = ENGINE.containers.run(bases.DEBIAN, ["sleep", "300"], detach=True, ports={"1/tcp": ("127.0.0.1", moving.http_port)})
     said: list[str] = []
     try:
         moved = sandbox.up(2, said.append)[1]
