@@ -30,4 +30,4 @@ def free_address(subnet: str, taken: Set[str], app: str) -> str:
         candidate = str(IPv4Address(int(lower.network_address) + RESERVED + (start + step) % room))
         if candidate not in taken:
             return candidate
-    raise Refused(f"no free address in {lower}", fix="inv deploy.prune -e ENV")
+    raise Refused(f"no free address in {lower}", fix="inv deploy.prune")

@@ -98,7 +98,7 @@ class Run:
             if self._stopping.is_set():
                 return
             record = {"event": "step", "operation": self._operation, "phase": phase.name, "step": step.title}
-            server.journal({**record, "state": "before"})
+            server.journal({**record, "state": "before"}, wait=False)
             self._begun[name].append(step)
             self._reporter.step(name, step.title)
             step.apply(server)

@@ -16,14 +16,14 @@ from ops.secret import Secret
 Call = list[Any]
 
 # Not `unless-stopped`: after the engine was killed it takes its containers for stopped by hand and leaves them down
-# (measured, engine 26). So what serves has `always`, and is set to `no` before it is stopped to be kept.
+# (measured, engine 26). So what is healthy gets `always`, and is set to `no` before it is stopped to be kept.
 ALWAYS, NEVER = {"Name": "always"}, {"Name": "no"}
-MISSING, NOT_MODIFIED = 404, 304
+MISSING, IN_USE, NOT_MODIFIED = 404, 409, 304
 PATIENCE = 60.0
 
 
-def create(spec: ProcessSpec, *, restart: bool) -> Call:
-    """Create a container."""
+def create(spec: ProcessSpec) -> Call:
+    """Create a container, not to be restarted: what crashes at start must stay down with its exit code."""
     endpoint = {"IPAMConfig": {"IPv4Address": spec.address}} if spec.address else {}
     body = {
         "Image": spec.image,
@@ -31,7 +31,7 @@ def create(spec: ProcessSpec, *, restart: bool) -> Call:
         "Labels": dict(spec.labels),
         "HostConfig": {
             "Mounts": [{"Type": "volume", "Source": name, "Target": path} for name, path in spec.volumes.items()],
-            "RestartPolicy": ALWAYS if restart else NEVER,
+            "RestartPolicy": NEVER,
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}},
             "SecurityOpt": ["no-new-privileges"],
             "NetworkMode": NETWORK,
@@ -69,6 +69,21 @@ def stop(name: str, seconds: float) -> list[Call]:
 def remove(name: str) -> Call:
     """Remove a container; fine when it is gone."""
     return ["DELETE", f"/containers/{quote(name)}?force=1", None, [MISSING], PATIENCE]
+
+
+def rename_image(old: str, new: str) -> list[Call]:
+    """Give an image its name in place of another, and see that it is whole enough to be known."""
+    name, _, version = new.rpartition(":")
+    return [
+        ["POST", f"/images/{quote(old)}/tag?repo={quote(name, safe='')}&tag={quote(version)}", None, [], PATIENCE],
+        ["DELETE", f"/images/{quote(old)}", None, [MISSING], PATIENCE],
+        ["GET", f"/images/{quote(new)}/json", None, [], PATIENCE],
+    ]
+
+
+def remove_image(name: str) -> Call:
+    """Remove an image's name; fine when it is gone or in use."""
+    return ["DELETE", f"/images/{quote(name)}", None, [MISSING, IN_USE], PATIENCE]
 
 
 def _plain(value: str | Secret) -> str:

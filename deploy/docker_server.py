@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deploy import containers, edge, observe, public
 from deploy.diagnosis import likely_cause
-from deploy.model import EDGE, EDGE_HOME, HOME, NETWORK, HealthSpec, HostState, ImageRef, Pem, ProbeReport, ProcessSpec, Release
+from deploy.model import EDGE, EDGE_HOME, HOME, HealthSpec, HostState, ImageRef, Pem, ProbeReport, ProcessSpec, Release
 from deploy.ship import Progress, Shipper, follow, pipe_whole
 from ops.config import Environment
 from ops.errors import Failed, Refused
@@ -34,6 +36,7 @@ class DockerServer:
         self._shipper = shipper
         self._progress = progress
         self._others: tuple[str, ...] = ()
+        self._sent: deque[Future[Any]] = deque()
         self._old_workers: list[int] = []
         self._client: APIClient | None = None
         self._locked: Future[Any] | None = None
@@ -91,9 +94,8 @@ class DockerServer:
         """Append a record durably; without `wait` it is only sent, in order."""
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": stamp, **record})
-        sent = self._link.send("append", path=f"{observe.app_home(self._app)}/journal.jsonl", lines=[line])
-        if wait:
-            sent.result()
+        carry_out = partial(self._call, "write the journal") if wait else self._send
+        carry_out("append", path=f"{observe.app_home(self._app)}/journal.jsonl", lines=[line])
 
     def receive(self, image: ImageRef) -> None:
         """Have the image completely, transferring only what is missing."""
@@ -102,7 +104,6 @@ class DockerServer:
             follow(self.engine.pull(name, version, stream=True, decode=True), self._progress, where=self.name)
         elif not self._pull_from_us(image.name, version):
             pipe_whole(image.name, self._link.socket, where=self.name)
-        self.engine.inspect_image(image.name)
 
     def _pull_from_us(self, image: str, version: str) -> bool:
         path = self._shipper.offer(image) if self._shipper else None
@@ -114,37 +115,44 @@ class DockerServer:
             return False
         there = f"localhost:{port}/{path}"
         follow(self.engine.pull(there, version, stream=True, decode=True), self._progress, where=self.name)
-        self.engine.tag(f"{there}:{version}", image.rpartition(":")[0], version)
-        self.engine.remove_image(f"{there}:{version}")
+        self._ask(f"name {image}", containers.rename_image(f"{there}:{version}", image))
         return True
 
     def _ask(self, what: str, *sequences: list[containers.Call]) -> None:
         """Make the engine carry out sequences of calls, at once. Raises Failed with the engine's words."""
+        self._call(what, "engine", sequences=list(sequences))
+
+    def _call(self, what: str, op: str, **arguments: Any) -> Any:
+        """Carry out an operation, and see to it that what was only sent before it went well too. Raises Failed."""
+        future = self._link.send(op, **arguments)
         try:
-            self._link.call("engine", sequences=list(sequences))
+            while self._sent:
+                self._sent.popleft().result()
+            return future.result()
         except AgentError as error:
             raise Failed(f"cannot {what}", where=self.name, why=error.what, fix="look at the server, then run this again") from None
 
+    def _send(self, op: str, **arguments: Any) -> None:
+        """Have an operation carried out before those to come, without waiting for it now."""
+        self._sent.append(self._link.send(op, **arguments))
+
     def run_once(self, spec: ProcessSpec, timeout: float) -> None:
         """Run a container to its end and remove it. Raises Failed with its output."""
-        try:
-            self._ask(f"run {spec.name}", [containers.create(spec, restart=False), containers.start(spec.name)])
-            end = self._link.call("ended", container=spec.name, timeout=timeout)
-            if end.get("code") != 0:
-                how = f"failed with exit code {end['code']}" if "code" in end else f"did not end: {end['reason']}"
-                raise Failed(f"`{' '.join(spec.command)}` {how}", where=self.name,
-                             why=self._logs(spec.name) or "it said nothing", fix="mend it and deploy again")  # fmt: skip
-        finally:
-            self._ask(f"remove {spec.name}", [containers.remove(spec.name)])
+        begin = [containers.create(spec), containers.start(spec.name)]
+        end = self._call(f"run {spec.name}", "run", begin=begin, end=[containers.remove(spec.name)], container=spec.name, timeout=timeout)
+        if end.get("code") != 0:
+            how = f"failed with exit code {end['code']}" if "code" in end else f"did not end: {end['reason']}"
+            raise Failed(f"`{' '.join(spec.command)}` {how}", where=self.name, why=end["said"] or "it said nothing",
+                         fix="mend it and deploy again")  # fmt: skip
 
     def start_new(self, specs: Sequence[ProcessSpec]) -> None:
         """Create and start containers, at once."""
         names = ", ".join(spec.name for spec in specs)
-        self._ask(f"start {names}", *([containers.create(spec, restart=True), containers.start(spec.name)] for spec in specs))
+        self._ask(f"start {names}", *([containers.create(spec), containers.start(spec.name)] for spec in specs))
 
     def start(self, names: Sequence[str]) -> None:
         """Start kept containers."""
-        self._ask(f"start {', '.join(names)}", *([containers.keep_up(name), containers.start(name)] for name in names))
+        self._ask(f"start {', '.join(names)}", *([containers.start(name)] for name in names))
 
     def stop(self, names: Sequence[str], seconds: float) -> None:
         """Send SIGTERM, and SIGKILL after `seconds`; those already stopped are fine."""
@@ -156,12 +164,13 @@ class DockerServer:
 
     def wait_healthy(self, wanted: Sequence[HealthSpec], timeout: float) -> None:
         """Wait until all are healthy. Raises Failed with the last logs, the health output and the likely cause."""
-        seen = self._link.call("healthy", wanted=[one.to_wire() for one in wanted], timeout=timeout)
+        then = [containers.keep_up(one.container) for one in wanted]
+        seen = self._call("wait for health", "healthy", wanted=[one.to_wire() for one in wanted], then=then, timeout=timeout)
         if seen["ok"]:
             return
         name = seen["container"]
         port = next(one.port for one in wanted if one.container == name)
-        listening = self._link.call("listening", container=name) if seen["reason"] == "timeout" else []
+        listening = self._call("look inside", "listening", container=name) if seen["reason"] == "timeout" else []
         cause = likely_cause(seen["reason"], seen["last"], port, listening)
         logs = self._logs(name)
         raise Failed(f"{name} did not become healthy ({seen['reason']})", where=self.name,
@@ -169,8 +178,7 @@ class DockerServer:
                      fix="mend it and deploy again")  # fmt: skip
 
     def _logs(self, name: str) -> str:
-        text: bytes = self.engine.logs(name, tail=LOG_LINES)
-        return text.decode("utf-8", "replace").rstrip()
+        return str(self._call(f"read the logs of {name}", "logs", container=name, lines=LOG_LINES))
 
     def start_edge(self) -> None:
         """Start a stopped edge nginx."""
@@ -178,15 +186,15 @@ class DockerServer:
 
     def write_pem(self, pem: Pem) -> None:
         """Put a certificate with its key where nginx reads it."""
-        self._link.call("write", path=f"{EDGE_HOME}/tls/{pem.name}", text=pem.content.reveal(), mode=0o600)
+        self._send("write", path=f"{EDGE_HOME}/tls/{pem.name}", text=pem.content.reveal(), mode=0o600)
 
     def stage_edge(self, content: str) -> None:
         """Write the app's next nginx file beside the live one and have nginx test it. Raises Failed with its words."""
         test = f"{EDGE_HOME}/staged/{self._app}.test"
-        self._link.send("write", path=self._staged, text=content, mode=0o644)
-        self._link.send("write", path=test, text=edge.test_file(self._app, self._others), mode=0o644)
+        self._send("write", path=self._staged, text=content, mode=0o644)
+        self._send("write", path=test, text=edge.test_file(self._app, self._others), mode=0o644)
         command = ["nginx", "-t", "-q", "-c", f"{edge.MOUNT}/staged/{self._app}.test"]
-        code, words = self._link.call("execute", container=EDGE, command=command, timeout=30.0)
+        code, words = self._call("test the nginx file", "execute", container=EDGE, command=command, timeout=30.0)
         if code:
             raise Failed("nginx refuses the new file", where=self.name, why=words, fix="mend app.edge in ops.toml")
 
@@ -196,13 +204,13 @@ class DockerServer:
 
     def unstage_edge(self) -> None:
         """Remove the staged file if there is one."""
-        self._link.send("remove", path=f"{EDGE_HOME}/staged/{self._app}.test")
-        self._link.call("remove", path=self._staged)
+        self._send("remove", path=f"{EDGE_HOME}/staged/{self._app}.test")
+        self._send("remove", path=self._staged)
 
     def switch_edge(self, generation: str | None) -> float:
         """Make the staged file live (None: remove the live one), reload, prove it; returns seconds. Raises Failed."""
         check = {**observe.status_check(self._app), "answer": generation or "", "successes": PROOFS}
-        seen = self._link.call("switch", edge=EDGE, staged=self._staged if generation else "",
+        seen = self._call("switch", "switch", edge=EDGE, staged=self._staged if generation else "",
                                live=f"{EDGE_HOME}/apps/{self._app}.conf", check=check, timeout=SWITCH_SECONDS)  # fmt: skip
         self._old_workers = seen["old"]
         if not seen["ok"]:
@@ -212,7 +220,7 @@ class DockerServer:
 
     def wait_old_workers(self, timeout: float) -> bool:
         """Wait until nginx workers from before the last switch have ended; returns whether they did."""
-        seen = self._link.call("workers_gone", edge=EDGE, old=self._old_workers, timeout=timeout)
+        seen = self._call("wait for nginx", "workers_gone", edge=EDGE, old=self._old_workers, timeout=timeout)
         if not seen["ok"]:
             self.remark(f"connections were still open after {timeout:.0f} s (drain.connections); they end with the old release")
         return bool(seen["ok"])
@@ -222,40 +230,33 @@ class DockerServer:
 
     def write_release(self, release: Release) -> None:
         """Write a manifest, marked as not yet complete."""
-        self._link.call("write", path=self._manifest(release.id, "staged"), text=release.to_json())
+        self._send("write", path=self._manifest(release.id, "staged"), text=release.to_json())
 
     def complete_release(self, id: str) -> None:
         """Mark a release as one that has served; completed ones are left as they are."""
-        self._link.call("settle", source=self._manifest(id, "staged"), target=self._manifest(id, "json"))
+        self._send("settle", source=self._manifest(id, "staged"), target=self._manifest(id, "json"))
 
     def remove_release(self, id: str) -> None:
         """Remove a manifest, complete or not."""
-        self._link.send("remove", path=self._manifest(id, "staged"))
-        self._link.call("remove", path=self._manifest(id, "json"))
+        self._send("remove", path=self._manifest(id, "staged"))
+        self._send("remove", path=self._manifest(id, "json"))
 
     def remove_image(self, name: str) -> None:
         """Remove an image's name; one that is gone or in use is left."""
-        from ops import engine as sdk
-
-        try:
-            self.engine.remove_image(name)
-        except sdk.NotFound:
-            pass  # gone already, which is what was wanted
-        except sdk.EngineError as error:
-            self.remark(f"{name} is kept: {error.explanation}")
+        self._send("engine", sequences=[[containers.remove_image(name)]])
 
     def probe(self, host: str, path: str, interval: float) -> None:
         """Start sending requests through the edge."""
         port = 443 if self._env.tls else 80
-        self._link.call("probe", address="127.0.0.1", port=port, host=host, path=path, interval=interval)
+        self._send("probe", address="127.0.0.1", port=port, host=host, path=path, interval=interval)
 
     def probe_mark(self) -> None:
         """Count failures from here on separately."""
-        self._link.send("probe_mark")
+        self._send("probe_mark")
 
     def probe_report(self, *, stop: bool, minimum: int = 0) -> ProbeReport | None:
         """Return what the prober saw, once it has seen so many requests since the mark; None when it was never started."""
-        seen = self._link.call("probe_report", stop=stop, minimum=minimum)
+        seen = self._call("ask the prober", "probe_report", stop=stop, minimum=minimum)
         return probe_report(seen) if seen else None
 
     def verify_public(self, generation: str, release: str, path: str) -> str:

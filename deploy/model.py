@@ -106,6 +106,7 @@ class HostState:
 
     host: str
     containers: tuple[Container, ...] = ()
+    foreign: frozenset[str] = frozenset()  # names of containers that are not the app's
     releases: tuple[Release, ...] = ()
     edge: EdgeState = EdgeState()
     images: Mapping[str, str] = field(default_factory=dict)

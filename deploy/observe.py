@@ -14,7 +14,6 @@ from deploy.model import (
     HOME,
     LABEL_APP,
     LABEL_CONTENT,
-    LABEL_MANAGED,
     LABEL_PROCESS,
     LABEL_RELEASE,
     LABEL_SLOT,
@@ -26,6 +25,7 @@ from deploy.model import (
     HostState,
     Release,
 )
+from ops.errors import Refused
 
 
 def app_home(app: str) -> str:
@@ -35,7 +35,6 @@ def app_home(app: str) -> str:
 
 def question(app: str, pulled: str | None = None) -> dict[str, Any]:
     """Return what to ask the agent's `look` for; `pulled` is the repository of an image that is not built by us."""
-    managed = quote(json.dumps({"label": [LABEL_MANAGED]}))
     ours = quote(json.dumps({"reference": [pulled]} if pulled else {"label": [f"{LABEL_APP}={app}"]}))
     return {
         "folder": f"{app_home(app)}/releases",
@@ -43,7 +42,7 @@ def question(app: str, pulled: str | None = None) -> dict[str, Any]:
         "edge": f"{EDGE_HOME}/apps",
         "check": status_check(app),
         "engine": {
-            "containers": f"/containers/json?all=1&filters={managed}",
+            "containers": "/containers/json?all=1",
             "network": f"/networks/{NETWORK}",
             "images": f"/images/json?filters={ours}",
         },
@@ -56,15 +55,18 @@ def status_check(app: str) -> dict[str, Any]:
 
 
 def parse(host: str, app: str, hello: Mapping[str, Any], seen: Mapping[str, Any]) -> HostState:
-    """Turn the agent's first words and its look into the state of a server."""
-    listed = seen["engine"]["containers"] or []
+    """Turn the agent's first words and its look into the state of a server. Raises Refused when the engine was silent."""
+    listed = seen["engine"]["containers"]
+    if listed is None or seen["engine"]["images"] is None:
+        raise Refused("the engine did not tell its containers and images", where=host, fix="run this again; inv server.check shows more")
     releases, problems = _releases(seen["releases"])
     return HostState(
         host=host,
-        containers=tuple(_container(one) for one in listed if one["Labels"].get(LABEL_APP) == app),
+        containers=tuple(_container(one) for one in listed if _labels(one).get(LABEL_APP) == app),
+        foreign=frozenset(name.lstrip("/") for one in listed for name in one["Names"] if _labels(one).get(LABEL_APP) != app),
         releases=releases,
         edge=_edge(app, listed, seen),
-        images=_images(seen["engine"]["images"] or []),
+        images=_images(seen["engine"]["images"]),
         taken=_taken(listed, seen["engine"]["network"] or {}),
         subnet=_subnet(seen["engine"]["network"]),
         disk_free=seen["disk"]["free"],
@@ -77,8 +79,12 @@ def parse(host: str, app: str, hello: Mapping[str, Any], seen: Mapping[str, Any]
     )
 
 
+def _labels(known: Mapping[str, Any]) -> Mapping[str, str]:
+    return known["Labels"] or {}
+
+
 def _container(known: Mapping[str, Any]) -> Container:
-    labels = known["Labels"]
+    labels = _labels(known)
     status = known["Status"]
     health = next(
         (word for word in ("unhealthy", "starting", "healthy") if f"({word}" in status or f": {word})" in status), "none"

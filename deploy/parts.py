@@ -160,15 +160,27 @@ def verify(app: App, state: HostState, release: Release, probes: int) -> tuple[S
 
 def drain(app: App, state: HostState, release: str) -> tuple[Step, ...]:
     """Mark the new release as served; stop the old one and keep it."""
-    old = tuple(one.name for one in state.of_release(state.serving)) if state.serving != release else ()
     done: tuple[Step, ...] = (steps.CompleteRelease(release),)
-    return (*done, steps.Stop(old, app.drain.grace, "kept for a rollback")) if old else done
+    left = strays(state, release)
+    old = tuple(one.name for one in state.containers if one.release != release and one not in left and _ends(state, one))
+    if not old:
+        return done
+    if state.serving and not state.release(state.serving):
+        return (*done, steps.RemoveContainers(old, "without a manifest no rollback can go to them", app.drain.grace))
+    return (*done, steps.Stop(old, app.drain.grace, "kept for a rollback"))
+
+
+def _ends(state: HostState, one: Container) -> bool:
+    """Tell whether a container is to end with the switch: what served, or all that runs where nobody knows what served."""
+    return one.release == state.serving or (one.running and not state.serving)
 
 
 def prune(app: App, state: HostState, newest: Release | None) -> tuple[Step, ...]:
     """Remove releases beyond `keep_releases`, never what serves nor what a rollback would go to."""
     served = sorted((one for one in state.releases if one.complete), key=lambda one: one.created, reverse=True)
-    wanted = [one for one in (newest, state.release(state.serving), *served) if one]
+    serving = state.release(state.serving)
+    before = next((one for one in served if serving and not newest and one.created < serving.created), None)
+    wanted = [one for one in (newest, serving, before, *served) if one]
     kept = list(dict.fromkeys(one.id for one in wanted))[: app.keep_releases]
     gone = tuple(one for one in served if one.id not in kept)
     names = {one.id for one in gone}

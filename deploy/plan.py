@@ -131,10 +131,11 @@ def plan_prune(env: Environment, states: tuple[HostState, ...]) -> Plan:
 
 
 def next_release_id(version: str, states: tuple[HostState, ...]) -> str:
-    """Return the version, numbered past every release of that version that is known anywhere."""
+    """Return the version, numbered past every release of that version that is known anywhere, and past other people's container names."""
     known = {one.release for state in states for one in state.containers}
     known |= {one.id for state in states for one in state.releases}
     known |= {state.serving for state in states if state.serving}
+    known |= {name.split("_", 2)[2] for state in states for name in state.foreign if name.count("_") > 1}  # app_process_release
     numbers = [int(found[1] or 1) for id in known if (found := re.fullmatch(rf"{re.escape(version)}(?:\.(\d{{1,9}}))?", id))]
     return f"{version}.{max(numbers) + 1}" if numbers else version
 

@@ -89,7 +89,7 @@ class Registry:
 
     def allows(self, name: str) -> bool:
         """Tell whether a repository name carries the token."""
-        return secrets.compare_digest(name.partition("/")[0], self.token)
+        return secrets.compare_digest(name.partition("/")[0].encode(), self.token.encode())
 
     def put(self, reference: str, kind: str, body: bytes) -> str:
         """Keep a manifest under its tag and its digest; return the digest."""
@@ -143,12 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.exists():
             return self._answer(404)
         size = path.stat().st_size
+        os.utime(path)
         self.send_response(200)
         for key, value in {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest}.items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(size))
         self.end_headers()
-        os.utime(path)
         if body:
             self.registry.sent += size
             with path.open("rb") as file:
@@ -215,6 +215,8 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in (headers or {}).items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(content)))
+        if status >= 400 and self.command not in ("GET", "HEAD"):  # its body was not read and would be taken for a request
+            self.send_header("Connection", "close")
         self.end_headers()
         if body:
             self.wfile.write(content)

@@ -163,7 +163,7 @@ def _carry_out(
 def _journalled(work: Work, plan: Plan, operation: str, summary: Summary, began: float) -> Iterator[None]:
     head = {"operation": operation, "kind": plan.kind, "release": plan.release, "version": plan.version, "by": who()}
     for name, server in work.servers.items():
-        server.journal({"event": "begin", **head, "previous": plan.previous[name]})
+        server.journal({"event": "begin", **head, "previous": plan.previous[name]}, wait=False)
     result = "failed"
     try:
         yield

@@ -31,7 +31,7 @@ class Server(Protocol):
         """Keep a remark for the summary."""
 
     def journal(self, record: Mapping[str, Any], *, wait: bool = True) -> None:
-        """Append a record durably; without `wait` it is only sent, in order."""
+        """Append a record durably, before anything asked for later; without `wait`, trouble shows at the next call."""
 
     def receive(self, image: ImageRef) -> None:
         """Have the image completely, transferring only what is missing."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ops.config import Environment, HostAddress
+from ops.config import Environment
 from ops.link import Link
 
 
@@ -52,21 +52,17 @@ class Session:
     """An environment's servers, being connected; a context manager. With `ships`, they can reach back to us."""
 
     def __init__(self, env: Environment, *, ships: bool) -> None:
-        self._stack = ExitStack()
         self.env = env
         self.state = env.project_root / ".tidegate"
         self.door = reserve(self.state) if ships else None
-        if self.door:
-            self._stack.callback(self.door.listener.close)
-        self.links = [self._open(host) for host in env.hosts]
-
-    def _open(self, host: HostAddress) -> Link:
-        link = Link(self.env, host, callback_port=self.door.port if self.door else None)
-        self._stack.callback(link.close)
-        return link
+        port = self.door.port if self.door else None
+        self.links = [Link(env, host, callback_port=port) for host in env.hosts]
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.close()
+        with ThreadPoolExecutor(len(self.links)) as pool:
+            list(pool.map(lambda link: link.close(), self.links))
+        if self.door:
+            self.door.listener.close()

@@ -30,6 +30,7 @@ class Host:
 
     def __init__(self, environment: Environment, address: HostAddress) -> None:
         self.name = address.name
+        self._environment = environment.name
         self._connection = _connection(environment, address)
 
     def __enter__(self) -> Host:
@@ -44,7 +45,7 @@ class Host:
         try:
             done = self._connection.run(whole.reveal(), hide=True, warn=True, in_stream=False, pty=False)
         except Exception as error:  # noqa: BLE001  # paramiko, socket and DNS errors share no base class
-            raise _unreachable(self.name, error) from None
+            raise _unreachable(self.name, self._environment, error) from None
         return Result(done.exited, done.stdout, done.stderr)
 
     def check(self, command: Command, *, root: bool = False) -> str:
@@ -70,10 +71,10 @@ def _connection(environment: Environment, address: HostAddress) -> Connection:
     return connection
 
 
-def _unreachable(name: str, error: Exception) -> Unreachable:
+def _unreachable(name: str, environment: str, error: Exception) -> Unreachable:
     text = str(error) or repr(error)
     if "not found in known_hosts" in text or type(error).__name__ == "BadHostKeyException":
         text = f"host key verification failed: {text}"
     if type(error).__name__ == "AuthenticationException":
         text = f"permission denied: {text}"
-    return explain(name, [text])
+    return explain(name, environment, [text])

@@ -91,6 +91,7 @@ class Link:
     def __init__(self, environment: Environment, host: HostAddress, *, callback_port: int | None = None) -> None:
         self.host = host
         self.name = host.name
+        self.environment = environment.name
         self.calls = 0
         self._folder = Path(tempfile.mkdtemp(prefix="tidegate-"))
         self._waiting: dict[int, Future[Any]] = {0: Future()}
@@ -231,7 +232,7 @@ class Link:
         return AgentError(answer["error"], where=self.name, kind=answer["kind"])
 
     def _lost(self) -> Unreachable:
-        return explain(self.name, [line for line in self._complaints if line])
+        return explain(self.name, self.environment, [line for line in self._complaints if line])
 
 
 def holder(note: str) -> str:
@@ -254,14 +255,14 @@ _CAUSES = (
 )  # fmt: skip
 
 
-def explain(name: str, complaints: Iterable[str]) -> Unreachable:
+def explain(name: str, environment: str, complaints: Iterable[str]) -> Unreachable:
     """Turn what ssh said into an error that names the cause and the next command."""
     text = " · ".join(complaints)
     for pattern, why, fix in _CAUSES:
         if re.search(pattern, text, re.IGNORECASE):
-            return Unreachable("cannot connect", where=name, why=f"{why} ({text})", fix=fix)
+            return Unreachable("cannot connect", where=name, why=f"{why} ({text})", fix=fix.replace("ENV", environment))
     return Unreachable("the connection was lost", where=name, why=text or "the server closed it without a word",
-                       fix="inv deploy.status -e ENV shows where things stand")  # fmt: skip
+                       fix=f"inv deploy.status -e {environment} shows where things stand")  # fmt: skip
 
 
 class Links:
@@ -283,5 +284,5 @@ def require_engine(link: Link) -> dict[str, Any]:
     hello = link.hello()
     if "error" in hello["engine"]:
         raise Refused("the engine does not answer", where=link.name, why=hello["engine"]["error"],
-                      fix="inv server.bootstrap -e ENV")  # fmt: skip
+                      fix=f"inv server.bootstrap -e {link.environment}")  # fmt: skip
     return hello

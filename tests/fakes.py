@@ -52,11 +52,12 @@ class Fault:
     error: Callable[[Tick], BaseException]
     lasting: bool = False
     everywhere: bool = False
+    repeated: bool = False
     struck: Tick | None = None
 
     def check(self, tick: Tick) -> None:
         """Raise the error when it is time, and ever after for a lasting one."""
-        if self.struck is None and self.strikes(tick):
+        if (self.struck is None or self.repeated) and self.strikes(tick):
             self.struck = tick
         elif self.struck is None or not self.lasting or (not self.everywhere and tick.server != self.struck.server):
             return
@@ -465,7 +466,7 @@ class FakeServer:
         pass
 
     @_call
-    def probe_report(self, *, stop: bool) -> ProbeReport | None:
+    def probe_report(self, *, stop: bool, minimum: int = 0) -> ProbeReport | None:
         failures = self.machine.failures_after_mark
         return ProbeReport(100, failures, 0.001, 0.002, failures, 50, {"HTTP 502": failures}) if self._probing or failures else None
 

@@ -68,6 +68,15 @@ class Engine:
         words = self._send("POST", f"/exec/{id}/start", timeout, {"Detach": False, "Tty": True})[1]
         return self.call("GET", f"/exec/{id}/json")["ExitCode"], words.decode("utf-8", "replace").strip()[-400:]
 
+    def logs(self, container: str, lines: int) -> str:
+        """Return the last lines that a container wrote."""
+        path = f"/containers/{quote(container)}/logs?stdout=1&stderr=1&tail={lines}"
+        rest, found = self._send("GET", path, 10.0, None)[1], b""
+        while len(rest) >= 8:  # frames: one byte of stream, three of nothing, four of size
+            size = int.from_bytes(rest[4:8], "big")
+            found, rest = found + rest[8 : 8 + size], rest[8 + size :]
+        return found.decode("utf-8", "replace").rstrip()
+
     def inspect(self, container: str) -> Any:
         """Return what the engine knows of a container; raises EngineError when there is none."""
         return self.call("GET", f"/containers/{quote(container)}/json")

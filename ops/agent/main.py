@@ -51,7 +51,8 @@ class Agent:
             "resume": self._cancel.clear,
             "engine": self._ask_engine,
             "execute": lambda **wanted: self._engine.execute(**wanted),
-            "ended": lambda **wanted: waits.ended(self._engine, cancel=self._cancel, **wanted),
+            "logs": lambda **wanted: self._engine.logs(**wanted),
+            "run": self._run,
             "healthy": lambda **wanted: waits.healthy(self._engine, cancel=self._cancel, **wanted),
             "switch": lambda **wanted: waits.switch(self._engine, **wanted),
             "workers_gone": lambda **wanted: waits.workers_gone(self._engine, cancel=self._cancel, **wanted),
@@ -79,6 +80,15 @@ class Agent:
         """Carry out sequences of calls, at once; return what each ended with."""
         with ThreadPoolExecutor(max(1, len(sequences))) as pool:
             return list(pool.map(self._engine.sequence, sequences))
+
+    def _run(self, begin: list[list[Any]], end: list[list[Any]], container: str, timeout: float) -> dict[str, Any]:
+        """Run a container to its end and return how it ended and its last words; it is removed whatever happens."""
+        try:
+            self._engine.sequence(begin)
+            found = waits.ended(self._engine, container, timeout, self._cancel)
+            return {**found, "said": self._engine.logs(container, 40)}
+        finally:
+            self._engine.sequence(end)
 
     def _state_of(self, container: str) -> str | None:
         try:

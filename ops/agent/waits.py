@@ -84,8 +84,8 @@ class _Target:
         return bool(self._streak >= wanted["successes"])
 
 
-def healthy(engine: Engine, wanted: list[dict[str, Any]], timeout: float, cancel: Cancel) -> dict[str, Any]:
-    """Wait until every container is healthy or one cannot be any more.
+def healthy(engine: Engine, wanted: list[dict[str, Any]], then: list[Any], timeout: float, cancel: Cancel) -> dict[str, Any]:
+    """Wait until every container is healthy or one cannot be any more; `then`: calls of the engine to make when they are.
 
     Wanted, each: container, and either address, port, path, host, successes, interval, or steady (seconds to stay up).
     Returns {"ok": bool, "container": name of the failed one, "reason": died | timeout | cancelled, "last": text}.
@@ -103,6 +103,7 @@ def healthy(engine: Engine, wanted: list[dict[str, Any]], timeout: float, cancel
             _rest(stream, interval)
     finally:
         stream.close()
+    engine.sequence(then)
     return {"ok": True}
 
 

@@ -10,7 +10,7 @@ import pytest
 from deploy.edge import EdgeFile, render
 from deploy.model import Container, EdgeState, HostState, Release
 from deploy.plan import plan_deploy, plan_prune
-from fakes import DOMAIN, environment, intent, shape
+from tests.fakes import DOMAIN, environment, intent, shape
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ENV = environment()
@@ -26,36 +26,38 @@ def release(id: str, *, complete: bool = True, processes: tuple[str, ...] = ("we
 
 
 def container(id: str, process: str = "web", *, running: bool = True) -> Container:
-    return Container(f"id-{id}", f"blog_{process}_{id}", id, SLOTS.get(id, "green"), process, id, "sha256:1", running, ADDRESSES.get(id, ""))
+    return Container(id=f"id-{id}", name=f"blog_{process}_{id}", release=id, slot=SLOTS.get(id, "green"), process=process, version=id,
+                     image="sha256:1", running=running, address=ADDRESSES.get(id, ""))  # fmt: skip
 
 
 def edge(file: str | None = None, answering: str | None = None, *, running: bool = True) -> EdgeState:
     """Return nginx with the file of one release, answering with another (the same unless said)."""
     now = (answering or file) if running else None
     content = release(file).edge_file if file else None
-    return EdgeState(True, running, content, f"{file}-nonce" if file else None, file, f"{now}-nonce" if now else None, {DOMAIN: "blog"} if file else {})
+    return EdgeState(present=True, running=running, content=content, generation=f"{file}-nonce" if file else None, release=file,
+                     answering=f"{now}-nonce" if now else None, claims={DOMAIN: "blog"} if file else {})  # fmt: skip
 
 
 def host(*containers: Container, releases: tuple[Release, ...] = (), at: EdgeState | None = None, name: str = "one", **rest: object) -> HostState:
     images = {one.image: one.content for one in releases if one.complete}
     known = {"images": images, "subnet": "10.213.0.0/20", "disk_free": 10**11, "api": "1.45", **rest}
-    return HostState(name, containers, releases, at or edge(), **known)  # type: ignore[arg-type]
+    return HostState(host=name, containers=containers, releases=releases, edge=at or edge(), **known)  # type: ignore[arg-type]
 
 
-def new(id: str, old: str | None = None, *, ship: bool = True, processes: tuple[str, ...] = ("web",)) -> list[str]:
+def new(id: str, old: str | None = None, *, serves: bool = True, ship: bool = True) -> list[str]:
     """Return the steps of a deploy that has nothing to clean up; `id` may carry a number."""
-    names = [f"blog_{process}_{id}" for process in processes]
-    drain = ["drain: AwaitOldWorkers let open requests finish", f"drain: Stop stop {old}"] if old else []
+    judge = ["verify: AwaitOldWorkers let open requests finish", "verify: JudgeProbes judge what users saw since the switch"]
     return [
         *([f"ship: Ship ship tidegate/blog:{id.partition('.')[0]}"] if ship else []),
-        f"start: StartNew start {', '.join(names)}",
+        f"start: StartNew start blog_web_{id}",
         "start: StageEdge stage the nginx file and test it",
-        f"healthy: WaitHealthy wait until {', '.join(names)} healthy",
+        f"healthy: WaitHealthy wait until blog_web_{id} healthy",
         f"healthy: WriteManifest write the manifest of {id}",
         f"switch: Switch switch requests to {id}",
         "verify: Verify verify through the public address",
+        *(judge if serves else []),
         f"drain: CompleteRelease complete {id}",
-        *drain,
+        *([f"drain: Stop stop {old}"] if old else []),
     ]
 
 
@@ -65,7 +67,7 @@ RESTORE = "prepare: RestoreEdge restore the nginx file of the serving release"
 
 # name: (state, version to deploy, its steps, words that a `why` of the plan must hold)
 TABLE: dict[str, tuple[HostState, str, list[str], str]] = {
-    "nothing there": (host(), "v1", new("v1"), "nothing serves yet"),
+    "nothing there": (host(), "v1", new("v1", serves=False), "nothing serves yet"),
     "blue serves": (BLUE, "v2", new("v2", "blog_web_v1"), "green is free"),
     "green serves": (GREEN, "v3", new("v3", "blog_web_v2"), "blue is free"),
     "half a deploy: green up, no manifest": (
@@ -103,7 +105,7 @@ TABLE: dict[str, tuple[HostState, str, list[str], str]] = {
         [*new("v2", "blog_web_v1")[:-1], "drain: RemoveContainers remove blog_web_v1"], "v1 serves",
     ),
     "nginx has lost the app's file, blue runs": (
-        host(container("v1"), releases=(release("v1"),)), "v2", new("v2", "blog_web_v1"), "nothing serves",
+        host(container("v1"), releases=(release("v1"),)), "v2", new("v2", "blog_web_v1", serves=False), "nothing serves",
     ),
     "the edge is stopped": (
         host(container("v1"), releases=(release("v1"),), at=edge("v1", running=False)), "v2",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from deploy.plan import plan_rollback, rollback_candidates
-from fakes import World, deploy, environment, rollback, shape, states
+from tests.fakes import World, deploy, environment, rollback, shape, states
 from ops.errors import Refused
 
 ENV = environment(processes={"worker": {"command": ["work"]}})
@@ -31,8 +31,9 @@ def test_a_rollback_goes_to_the_release_before_with_its_own_containers_and_nginx
         f"healthy: WaitHealthy wait until {names} healthy",
         "switch: Switch switch requests to v2",
         "verify: Verify verify through the public address",
+        "verify: AwaitOldWorkers let open requests finish",
+        "verify: JudgeProbes judge what users saw since the switch",
         "drain: CompleteRelease complete v2",
-        "drain: AwaitOldWorkers let open requests finish",
         "drain: Stop stop blog_web_v3, blog_worker_v3",
     ]
     assert all(step.why for phase in plan.phases for step in phase.steps["one"])

@@ -209,6 +209,14 @@ class App:
         )  # fmt: skip
 
 
+def assert_same(before: list[str], after: list[str]) -> None:
+    """Fail with the lines that differ."""
+    for one, other in zip(before, after, strict=True):
+        lines, now = one.splitlines(), other.splitlines()
+        gone, new = [line for line in lines if line not in now], [line for line in now if line not in lines]
+        assert (gone, new) == ([], []), "\n".join(["gone:", *gone, "new:", *new])
+
+
 def toml(value: Any) -> str:
     """Render a value as TOML; tables inline."""
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.project import APP, App, Done
+from tests.integration.project import APP, App, Done, assert_same
 
 pytestmark = pytest.mark.integration
 Record = Callable[[str, object], None]
@@ -26,7 +26,7 @@ FAILURES: dict[str, tuple[dict[str, Any], list[str]]] = {
 def assert_undone(app: App, done: Done, before: list[str], serving: list[str]) -> None:
     """The very same containers run, never restarted, with the same files; and the journals tell what happened."""
     assert done.code == 1, done.said
-    assert app.look() == before
+    assert_same(before, app.look())
     assert app.serving() == serving
     assert [one["result"] for one in app.last_operations()] == ["undone", "undone"]
     assert all(server.lock_is_free(app.name) for server in app.servers)
@@ -82,22 +82,30 @@ def test_a_line_that_nginx_refuses_stops_the_deploy(shaky: App) -> None:
     assert "proxy_passs" in done.document["cause"]
 
 
-def test_one_server_that_cannot_create_the_container_stops_all(shaky: App) -> None:
+def test_one_server_that_cannot_start_the_container_stops_all(shaky: App) -> None:
+    bad = shaky.servers[1]
+    bad.root(f"docker volume create -o type=none -o o=bind -o device=/nowhere {shaky.name}_odd")
+    before, serving = shaky.look(), shaky.serving()
+    shaky.configure(volumes={"odd": "/odd"})
+    with shaky.users() as users:
+        done = shaky.deploy(code=1)
+    users.nobody_noticed()
+    assert_undone(shaky, done, before, serving)
+    assert str(bad.known.ssh_port) in done.document["where"]
+    assert "/nowhere" in done.document["cause"]
+
+
+def test_a_container_of_somebody_else_with_the_very_name_is_left_alone(shaky: App) -> None:
     shaky.configure(environment={"BEHAVIOUR": "healthy", "NEW": "1"})
-    release = shaky.deploy("--dry-run").document["release"]
-    squatter = f"{shaky.name}_web_{release}"
+    squatter = f"{shaky.name}_web_{shaky.deploy('--dry-run').document['release']}"
     bad = shaky.servers[1]
     bad.root(f"docker create --name {squatter} nginx:1.30")
     try:
-        before, serving = shaky.look(), shaky.serving()
-        with shaky.users() as users:
-            done = shaky.deploy(code=1)
-        users.nobody_noticed()
-        assert squatter in bad.root("docker ps -a --format '{{.Names}}'"), "somebody else's container was removed"
-        assert_undone(shaky, done, before, serving)
-        assert str(bad.known.ssh_port) in done.document["where"]
+        done = shaky.deploy().document
+        assert set(shaky.serving()) == {done["release"]}
+        assert squatter in bad.root("docker ps -a --format '{{.Names}}'").split()
     finally:
-        bad.root(f"docker rm -f {squatter} || true")
+        bad.root(f"docker rm {squatter}")
 
 
 def test_one_server_on_which_it_never_gets_healthy_stops_all(shaky: App) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.project import App, wait_until
+from tests.integration.project import App, assert_same, wait_until
 
 pytestmark = pytest.mark.integration
 Record = Callable[[str, object], None]
@@ -85,7 +85,7 @@ def test_an_interrupted_deploy_is_undone(shaky: App, number: signal.Signals, mom
     assert "undone" in said
     assert "Traceback" not in said
     assert shaky.serving() == serving
-    assert shaky.look() == before
+    assert_same(before, shaky.look())
     assert [one["result"] for one in shaky.last_operations()] == ["undone", "undone"]
 
 
