@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +37,9 @@ def _console(*, json: bool = False, yes: bool = False) -> Iterator[Console]:
     try:
         yield console
     except TidegateError as error:
-        console.document({"error": error.what, "where": error.where, "cause": error.why, "next": error.fix, "exit_code": error.exit_code})
+        console.document(
+            {"error": error.what, "where": error.where, "cause": error.why, "next": error.fix, "exit_code": error.exit_code}
+        )
         raise Exit(f"✗ {error}", error.exit_code) from None
     except KeyboardInterrupt:
         raise Exit("interrupted", 1) from None
@@ -64,10 +65,12 @@ def deploy(
     _release("deploy", env, json=json, yes=yes, verbose=verbose, version=version or None, dry_run=dry_run, force=force)
 
 
-@task(help={**ENV, **JSON, **YES, **DRY, **VERBOSE, "to": "the kept release or version (default: the newest kept before the serving one)"})
+@task(help={**ENV, **JSON, **YES, **DRY, **VERBOSE,
+            "to": "the kept release or version (default: the newest kept before the serving one)"})  # fmt: skip
 def rollback(
-    c: Context, env: str = "sandbox", to: str = "", dry_run: bool = False, yes: bool = False, json: bool = False, verbose: bool = False
-) -> None:
+    c: Context, env: str = "sandbox", to: str = "", dry_run: bool = False, yes: bool = False, json: bool = False,
+    verbose: bool = False,
+) -> None:  # fmt: skip
     """Return to a kept release: its own image, configuration and environment."""
     _release("rollback", env, json=json, yes=yes, verbose=verbose, to=to or None, dry_run=dry_run)
 
@@ -111,11 +114,17 @@ def status(c: Context, env: str = "sandbox", json: bool = False) -> None:
 
         states, unreachable = inspect.observe(_environment(env))
         rows = [vars(row) for row in inspect.rows(states)]
-        console.table("", ("server", "process", "version", "release", "slot", "state", "image", "note"), (list(row.values()) for row in rows))
+        console.table(
+            "",
+            ("server", "process", "version", "release", "slot", "state", "image", "note"),
+            (list(row.values()) for row in rows),
+        )
         if difference := inspect.drift(states):
             console.say(difference, "yellow")
         console.say(f"kept for a rollback: {', '.join(inspect.kept(states)) or 'nothing'}")
-        console.document({"servers": rows, "drift": difference, "kept": inspect.kept(states), "unreachable": [str(one) for one in unreachable]})
+        console.document(
+            {"servers": rows, "drift": difference, "kept": inspect.kept(states), "unreachable": [str(one) for one in unreachable]}
+        )
         if unreachable:
             raise unreachable[0]
 
@@ -128,7 +137,9 @@ def history(c: Context, env: str = "sandbox", number: int = 20, json: bool = Fal
 
         found = inspect.history(_environment(env), number)
         columns = ("time", "server", "kind", "release", "by", "result", "seconds", "requests", "failures")
-        console.table("", columns, ([str(one.get(column, ""))[:19 if column == "time" else None] for column in columns] for one in found))
+        console.table(
+            "", columns, ([str(one.get(column, ""))[: 19 if column == "time" else None] for column in columns] for one in found)
+        )
         console.document(found)
 
 
@@ -143,7 +154,10 @@ def logs(c: Context, env: str = "sandbox", process: str = "web", tail: int = 100
         inspect.logs(environment, process, tail, follow, lambda host, line: console.say(f"{host}: {line}" if several else line))
 
 
-@task(name="exec", help={**ENV, "command": "the command, split into words as a shell would", "process": "web, or one of app.processes"})
+@task(
+    name="exec",
+    help={**ENV, "command": "the command, split into words as a shell would", "process": "web, or one of app.processes"},
+)
 def exec_(c: Context, command: str, env: str = "sandbox", process: str = "web") -> None:
     """Run a command in the serving container of the first server."""
     with _console():
@@ -261,7 +275,9 @@ def build(c: Context, env: str = "sandbox", version: str = "", verbose: bool = T
 
         app = _app(env)
         local_engine.ensure(console.say)
-        built = image.build(app, image.read_source(app, version or None), local_client().api, show.Printer(console, verbose=verbose).build)
+        built = image.build(
+            app, image.read_source(app, version or None), local_client().api, show.Printer(console, verbose=verbose).build
+        )
         console.say(f"{built.name}: {built.size / 1e6:.0f} MB", "green")
 
 

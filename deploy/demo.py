@@ -25,7 +25,7 @@ from deploy import demo_project, local_engine
 from deploy.bases import DEBIAN, NGINX, ensure_base
 from deploy.demo_project import REPOSITORY
 from deploy.demo_story import ACTS, FIRST, Act
-from deploy.demo_users import Crowd, Users, wait_until
+from deploy.demo_users import Crowd, Users
 from deploy.demo_view import View
 from deploy.sandbox import Sandbox
 from ops.console import Console

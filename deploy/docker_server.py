@@ -114,7 +114,11 @@ class DockerServer:
         if not port:
             return False
         there = f"localhost:{port}/{path}"
-        follow(self.engine.pull(there, version, stream=True, decode=True), self._progress, where=self.name)
+        try:
+            follow(self.engine.pull(there, version, stream=True, decode=True), self._progress, where=self.name)
+        except Failed as failed:
+            self.remark(f"the whole image had to be piped, its layers could not be pulled: {failed.why}")
+            return False
         self._ask(f"name {image}", containers.rename_image(f"{there}:{version}", image))
         return True
 

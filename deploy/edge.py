@@ -20,6 +20,7 @@ MAIN = f"""\
 # Written by `inv server.bootstrap`.
 user nginx;
 worker_processes auto;
+worker_rlimit_nofile 16384;
 worker_shutdown_timeout 10m;
 pid /run/nginx.pid;
 error_log /dev/stderr warn;
@@ -79,7 +80,7 @@ def main_file(includes: str = f"{MOUNT}/apps/*.conf") -> str:
 def test_file(app: str, others: tuple[str, ...]) -> str:
     """Return a main file that takes the app's staged file in place of its live one."""
     files = [f"{MOUNT}/apps/{name}" for name in others if name != f"{app}.conf"] + [f"{MOUNT}/staged/{app}.conf"]
-    return MAIN.replace("/run/nginx.pid", f"/tmp/test-{app}.pid") % ";\n    include ".join(files)
+    return MAIN.replace("/run/nginx.pid", f"/tmp/test-{app}.pid") % ";\n    include ".join(files)  # noqa: S108  # in the container
 
 
 def render(edge: EdgeFile) -> str:
@@ -88,7 +89,9 @@ def render(edge: EdgeFile) -> str:
     names = " ".join(edge.domains)
     listen = "listen 443 ssl;\n    http2 on;\n" + _tls(edge.pem) if edge.pem else "listen 80;\n"
     redirect = (
-        f"server {{\n    listen 80;\n    server_name {names};\n    return 301 https://$host$request_uri;\n}}\n" if edge.pem else ""
+        f"server {{\n    listen 80;\n    server_name {names};\n    return 301 https://$host$request_uri;\n}}\n"
+        if edge.pem
+        else ""
     )
     return f"""\
 {MARK}{json.dumps(head)}
@@ -142,6 +145,7 @@ def _tls(pem: str) -> str:
         f"    ssl_certificate {MOUNT}/tls/{pem};\n"
         f"    ssl_certificate_key {MOUNT}/tls/{pem};\n"
         "    ssl_protocols TLSv1.2 TLSv1.3;\n"
+        "    ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;\n"
         "    ssl_session_cache shared:tidegate:10m;\n"
     )
 

@@ -86,7 +86,9 @@ def clean_up(app: App, state: HostState, keep: str | None = None) -> tuple[Step,
     halves = tuple(one.id for one in state.releases if not one.complete and one.id not in (state.serving, keep))
     if halves:
         found.append(steps.Prune(halves, (), (), "releases that never served"))
-    idle = tuple(one.name for one in state.containers if one.running and one.release not in (state.serving, keep) and one not in left)
+    idle = tuple(
+        one.name for one in state.containers if one.running and one.release not in (state.serving, keep) and one not in left
+    )
     if idle and state.serving:
         found.append(steps.Stop(idle, app.drain.grace, "a deploy died before stopping them"))
     return tuple(found)
@@ -126,7 +128,9 @@ def wait_healthy(env: Environment, release: Release, processes: tuple[str, ...])
     web = HealthSpec(container_name(app.name, release.id, WEB), release.address, release.port, app.health.path,
                      env.domains[0], app.health.successes, app.health.interval)  # fmt: skip
     rest = (
-        HealthSpec(container_name(app.name, release.id, name), steady=app.processes[name].steady if name in app.processes else 1.0)
+        HealthSpec(
+            container_name(app.name, release.id, name), steady=app.processes[name].steady if name in app.processes else 1.0
+        )
         for name in processes
         if name != WEB
     )

@@ -62,14 +62,18 @@ def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...])
         drafts = {state.host: parts.draft(env, intent, state, release) for state in states}
     except Refused as refused:
         return replace(plan, refusals=(str(refused),))
-    return replace(plan, slots={host: one.slot for host, one in drafts.items()}, phases=_deploy_phases(env, intent, states, drafts))
+    return replace(
+        plan, slots={host: one.slot for host, one in drafts.items()}, phases=_deploy_phases(env, intent, states, drafts)
+    )
 
 
 def _clean_up_only(env: Environment, plan: Plan, states: tuple[HostState, ...], hint: str, more: str = "") -> Plan:
     """Plan for a release that serves already: a restart would cost the release that a rollback goes to."""
     left = _without_empty((Phase("prepare", {state.host: parts.clean_up(env.app, state) for state in states}),))
     only = ", only what a killed command left is cleaned up" if left else ", nothing to do"
-    return replace(plan, unchanged=not left, phases=left, release=states[0].serving or "", notes=(*plan.notes, hint + only + more))
+    return replace(
+        plan, unchanged=not left, phases=left, release=states[0].serving or "", notes=(*plan.notes, hint + only + more)
+    )
 
 
 def _deploy_phases(
@@ -97,7 +101,9 @@ def plan_rollback(env: Environment, states: tuple[HostState, ...], to: str | Non
     target = next((one for one in candidates if to in (one.id, one.version)), None) if to else _newest_before(states, candidates)
     if target is None:
         kept = ", ".join(one.id for one in candidates) or "none"
-        return replace(plan, refusals=(f"no kept release {to or 'older than the one that serves'}; kept on every server: {kept}",))
+        return replace(
+            plan, refusals=(f"no kept release {to or 'older than the one that serves'}; kept on every server: {kept}",)
+        )
     plan = replace(plan, release=target.id, version=target.version)
     if all(state.serving == target.id == _answering(state) and _runs(state, target) for state in states):
         return _clean_up_only(env, plan, states, f"{target.id} serves already")

@@ -18,15 +18,15 @@ from typing import Any
 from deploy import public
 from deploy.apply import Run
 from deploy.docker_server import DockerServer
-from deploy.this_machine import local_client
 from deploy.intent import Options, Progress, make_intent, who
 from deploy.model import HostState, ProbeReport
 from deploy.plan import Plan, plan_deploy, plan_prune, plan_rollback
 from deploy.server import Server
 from deploy.session import Session
 from deploy.ship import Shipper
+from deploy.this_machine import local_client
 from ops.config import Environment
-from ops.errors import ConfigError, Failed, NeedsPerson, Refused, TidegateError
+from ops.errors import Failed, NeedsPerson, Refused, TidegateError
 from ops.secrets import resolve_secrets
 
 Confirm = Callable[[Plan, Sequence[HostState]], bool]
@@ -86,27 +86,34 @@ def release(
 
     Raises TidegateError; its kind is the outcome (ops/errors.py).
     """
+    app, env = session.env.app.name, session.env
+    notices = Notices(env, environ)
     try:
         done = _release(kind, session, options, environ, reporter, confirm)
     except (Failed, NeedsPerson) as error:
-        _notify(session.env, environ, f"{session.env.app.name}: {kind} failed in {session.env.name}", str(error), failed=True)
+        notices.send(f"{app}: {kind} failed in {env.name}", str(error), failed=True)
         raise
     if done.result == "done" and kind != "prune":
-        title = f"{session.env.app.name}: {done.release} serves in {done.environment}"
-        done.notes += _notify(session.env, environ, title, f"{kind} in {done.seconds:.1f} s by {who()}", failed=False)
+        title = f"{app}: {done.release} serves in {env.name}"
+        done.notes += notices.send(title, f"{kind} in {done.seconds:.1f} s by {who()}", failed=False)
     return done
 
 
-def _notify(env: Environment, environ: Mapping[str, str], title: str, body: str, *, failed: bool) -> list[str]:
-    if not env.notifications.urls or ("failure" if failed else "success") not in env.notifications.on:
-        return []
-    from ops.notify import notify
+class Notices:
+    """Whom to tell; their secret addresses are read before anything is changed. Raises ConfigError."""
 
-    try:
-        urls = resolve_secrets(env, env.notifications.urls, environ)
-    except ConfigError as error:
-        return [f"notice not sent: {error}"]
-    return [f"notice not sent: {problem}" for problem in notify(list(urls.values()), title, body, failed)]
+    def __init__(self, env: Environment, environ: Mapping[str, str]) -> None:
+        self._on = env.notifications.on
+        names = env.notifications.urls
+        self._urls = list(resolve_secrets(env, names, environ).values()) if names else []
+
+    def send(self, title: str, body: str, *, failed: bool) -> list[str]:
+        """Send a notice to those who want it; returns what went wrong, which never fails a deploy."""
+        if not self._urls or ("failure" if failed else "success") not in self._on:
+            return []
+        from ops.notify import notify
+
+        return [f"notice not sent: {problem}" for problem in notify(self._urls, title, body, failed)]
 
 
 def _release(

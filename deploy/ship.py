@@ -42,6 +42,8 @@ class Shipper:
 
     def __exit__(self, *_: object) -> None:
         self.registry.__exit__()
+        if self._pushed:
+            self._blobs.prune(CACHE_LIMIT)
         self._blobs.prune(CACHE_LIMIT)
 
     def offer(self, image: str) -> str | None:

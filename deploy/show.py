@@ -100,7 +100,9 @@ def summary(console: Console, done: Summary) -> None:
     for note in done.notes:
         console.say(f"  · {note}", "yellow")
     if done.result != "done":
-        console.say({"unchanged": "nothing to do", "planned": "nothing was changed (--dry-run)"}.get(done.result, done.result), "bold")
+        console.say(
+            {"unchanged": "nothing to do", "planned": "nothing was changed (--dry-run)"}.get(done.result, done.result), "bold"
+        )
         return
     for server, seen in done.probes.items():
         style = "red" if seen.failures else "green"

@@ -26,7 +26,7 @@ from ops.shell import sh
 
 ENGINE_SOCKET = "/var/run/docker.sock"
 HEARTBEAT = 5.0
-LAST_WORDS = 10.0
+FIRST_WORDS, LAST_WORDS = 60.0, 10.0
 _MODULES = ("files", "engine", "waits", "facts", "load", "main")
 _LOADER = "import sys,zlib;b=sys.stdin.buffer.raw;n=int(sys.argv[1]);d=b''\nwhile len(d)<n:d+=b.read(n-len(d))\nexec(zlib.decompress(d))"
 _UNPACK = """
@@ -74,7 +74,11 @@ def ssh_options(environment: Environment, host: HostAddress) -> list[str]:
         "ConnectTimeout": "10",
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",
+        "LogLevel": "INFO",  # it tells the port that leads back to us, and why a connection failed
+        "ControlMaster": "no",
         "ControlPath": "none",
+        "RemoteCommand": "none",
+        "RequestTTY": "no",
         "ForwardAgent": "no",
         "ForwardX11": "no",
         "StreamLocalBindUnlink": "yes",
@@ -135,7 +139,11 @@ class Link:
 
     def hello(self) -> dict[str, Any]:
         """Wait for the connection and return the server's first words: engine, clock, python. Raises Unreachable."""
-        found: dict[str, Any] = self._first.result()
+        try:
+            found: dict[str, Any] = self._first.result(FIRST_WORDS)
+        except TimeoutError:
+            raise Unreachable("connected, but the server does not say anything", where=self.name, why=f"waited {FIRST_WORDS:.0f} s",
+                              fix="look at the server's load and disk") from None  # fmt: skip
         return found
 
     def callback_port(self, timeout: float = 10.0) -> int:
@@ -215,6 +223,8 @@ class Link:
             text = line.decode("utf-8", "replace").strip()
             if found := re.match(r"Allocated port (\d+) for remote forward", text):
                 self._callback.set_result(int(found[1]))
+            elif "remote port forwarding failed" in text:
+                self._callback.set_exception(TimeoutError(text))
             elif text:
                 self._complaints.append(text)
 

@@ -18,8 +18,22 @@ from typing import Any, TypeVar
 
 from deploy import observe
 from deploy.apply import Run
-from deploy.model import EDGE, LABEL_APP, LABEL_CONTENT, LABEL_RELEASE, NETWORK, WEB
-from deploy.model import HealthSpec, HostState, ImageRef, Intent, Pem, ProbeReport, ProcessSpec, Release
+from deploy.model import (
+    EDGE,
+    LABEL_APP,
+    LABEL_CONTENT,
+    LABEL_RELEASE,
+    NETWORK,
+    WEB,
+    HealthSpec,
+    HostState,
+    ImageRef,
+    Intent,
+    Pem,
+    ProbeReport,
+    ProcessSpec,
+    Release,
+)
 from deploy.plan import Plan, plan_deploy, plan_prune, plan_rollback
 from ops.config import App, Environment
 from ops.errors import Failed, Locked, Refused, TidegateError, Unreachable

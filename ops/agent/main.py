@@ -14,8 +14,9 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable
+from typing import Any
 
 from ops.agent import facts, files, waits
 from ops.agent.engine import Engine, EngineError

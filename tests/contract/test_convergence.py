@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.model import ProcessSpec
-
 from deploy.plan import Plan, plan_deploy
 from deploy.steps import Prune, RemoveContainers, Stop
-from tests.fakes import Box, Machine, World, deploy, environment, fails_at, intent, killed_at, look, lost_at, rollback, shape, states
-from tests.fakes import Killed
 from ops.errors import Failed, NeedsPerson, Refused, TidegateError
+from tests.fakes import (
+    Box,
+    Killed,
+    Machine,
+    World,
+    deploy,
+    environment,
+    fails_at,
+    intent,
+    killed_at,
+    look,
+    lost_at,
+    rollback,
+    shape,
+    states,
+)
 
-APP = {
+APP: dict[str, Any] = {
     "migrate": {"command": ["blog", "migrate"]},
     "processes": {"worker": {"command": ["blog", "work"]}},
     "keep_releases": 2,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from deploy.apply import Run
 from deploy.plan import plan_deploy
-from tests.fakes import FakeServer, Fault, Quiet, World, deploy, environment, fails_in, intent, look, lost_at, rollback, states
 from ops.errors import Failed, Locked, NeedsPerson, TidegateError, Unreachable
+from tests.fakes import FakeServer, Fault, Quiet, World, deploy, environment, fails_in, intent, look, lost_at, rollback, states
 
-APP = {"migrate": {"command": ["blog", "migrate"], "on": "each"}, "processes": {"worker": {"command": ["work"]}}}
+APP: dict[str, Any] = {"migrate": {"command": ["blog", "migrate"], "on": "each"}, "processes": {"worker": {"command": ["work"]}}}
 ENV = environment(**APP)
 PAIR = environment("one", "two", **APP)
 TRIO = environment("one", "two", "three")
@@ -115,7 +117,7 @@ def test_a_switch_is_undone_with_the_same_proof_before_the_new_release_is_remove
 def test_the_first_deploy_is_undone_to_nothing() -> None:
     world = World()
     with pytest.raises(Failed):
-        deploy(world, ENV, "v1", fault=fails_in("journal", nth=2 * len("ship migrate start stage wait write switch".split()) + 2))
+        deploy(world, ENV, "v1", fault=fails_in("journal", nth=2 * len(("ship", "migrate", "start", "stage", "wait", "write", "switch")) + 2))
     assert world.calls("switch_edge") == [("one", "switch_edge")] * 2
     machine = world.only
     assert (machine.boxes, machine.manifests, machine.edge_files, machine.loaded, machine.staged) == ({}, {}, {}, {}, None)

@@ -9,7 +9,7 @@ import pytest
 
 from deploy import observe
 from deploy.edge import EdgeFile, render
-from deploy.model import Release
+from deploy.model import HostState, Release
 from ops.errors import Refused
 
 HELLO = {"skew": 0.04, "engine": {"Version": "26.1.5+dfsg1", "ApiVersion": "1.45"}}
@@ -48,7 +48,7 @@ def seen(**changes: Any) -> dict[str, Any]:
     return {**known, **changes}
 
 
-def parse(**changes: Any) -> observe.HostState:
+def parse(**changes: Any) -> HostState:
     return observe.parse("one", "blog", HELLO, seen(**changes))
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from deploy.plan import plan_rollback, rollback_candidates
-from tests.fakes import World, deploy, environment, rollback, shape, states
 from ops.errors import Refused
+from tests.fakes import World, deploy, environment, rollback, shape, states
 
 ENV = environment(processes={"worker": {"command": ["work"]}})
 PAIR = environment("one", "two")

@@ -21,14 +21,18 @@ def bare(tmp_path_factory: pytest.TempPathFactory, root: object) -> Iterator[App
     try:
         servers = [Server(known) for known in sandbox.up(1, print)]
         sandbox.known_hosts.unlink()
-        configuration = shaky_configuration("tide") | {"environments": {"fresh": {"domain": "tide.localhost"}, "sandbox": {"domain": "x.localhost"}}}
+        configuration = shaky_configuration("tide") | {
+            "environments": {"fresh": {"domain": "tide.localhost"}, "sandbox": {"domain": "x.localhost"}}
+        }
         yield App(folder, servers, configuration, "ops.toml")
     finally:
         sandbox.down(print)
 
 
 def findings(app: App, code: int) -> dict[str, tuple[bool | None, str]]:
-    return {one["what"]: (one["ok"], one["found"]) for one in app.inv("server.check", "-e", "fresh", "--json", code=code).document}
+    return {
+        one["what"]: (one["ok"], one["found"]) for one in app.inv("server.check", "-e", "fresh", "--json", code=code).document
+    }
 
 
 def test_an_unknown_host_key_is_refused_until_it_is_trusted(bare: App) -> None:

@@ -120,5 +120,3 @@ def test_one_server_on_which_it_never_gets_healthy_stops_all(shaky: App) -> None
     assert_undone(shaky, done, before, serving)
     assert "exit code 7" in done.document["cause"]
     assert str(bad.known.ssh_port) in done.document["where"]
-
-

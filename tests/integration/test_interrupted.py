@@ -67,7 +67,9 @@ def test_after_a_killed_deploy_nothing_is_locked_and_the_next_one_converges(
         assert runs_one_release(shaky)
     users.nobody_noticed()
     assert done.document["result"] in ("done", "unchanged")
-    assert all("staged" not in one.replace("/staged/.keep", "").replace("edge/staged 700", "") for one in shaky.look()), shaky.look()
+    assert all("staged" not in one.replace("/staged/.keep", "").replace("edge/staged 700", "") for one in shaky.look()), (
+        shaky.look()
+    )
     record_property("killed", {"moment": moment, "delay": delay, "lock_free_s": round(free, 2), "next_s": round(done.seconds, 2)})
     print(f"killed {delay} s into {moment!r}: lock free after {free:.2f} s, next deploy {done.seconds:.2f} s")
 

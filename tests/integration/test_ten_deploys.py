@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -26,7 +27,9 @@ def posts(server: Server, domain: str) -> set[str]:
 def paint(app: App, banner: str) -> None:
     """Change the code so that the front page shows a banner."""
     plain = (REPOSITORY / "example/blog/api.py").read_text()
-    (app.root / "example/blog/api.py").write_text(plain.replace('JSONResponse({"title"', f'JSONResponse({{"banner-{banner}": 1, "title"', 1))
+    (app.root / "example/blog/api.py").write_text(
+        plain.replace('JSONResponse({"title"', f'JSONResponse({{"banner-{banner}": 1, "title"', 1)
+    )
 
 
 def shown(app: App, banner: str) -> bool:
@@ -57,7 +60,7 @@ def test_ten_deploys_and_a_rollback_drop_no_request_and_lose_no_post(
         assert [probe["failures"] for probe in back.document["probes"].values()] == [0, 0]
         wait_until(lambda: users.requests > ENOUGH, "the users are too slow", 200)
     users.nobody_noticed()
-    assert all(one != other for one, other in zip(seen[:-1], seen[1:], strict=True) for one, other in zip(one, other, strict=True))
+    assert all(one != other for before, after in pairwise(seen) for one, other in zip(before, after, strict=True))
     for server, acknowledged in zip(blog.servers, users.acknowledged, strict=True):
         assert len(acknowledged) > ENOUGH / 20
         assert set(acknowledged) <= posts(server, blog.domain)
