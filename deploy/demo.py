@@ -24,7 +24,7 @@ from typing import Any
 from deploy import demo_project, local_engine
 from deploy.bases import DEBIAN, NGINX, ensure_base
 from deploy.demo_project import REPOSITORY
-from deploy.demo_story import ACTS, FIRST, Act
+from deploy.demo_story import ACTS, FIRST, Act, Row
 from deploy.demo_users import Crowd, Users
 from deploy.demo_view import View
 from deploy.sandbox import Sandbox
@@ -37,23 +37,6 @@ NAME = "demo"
 RESULT = ROOT / "result.json"
 CLEAN_UP = "nox -s demo -- --down     (or: python -m deploy.demo --down)"
 CALM = 2.0  # seconds of undisturbed users before and after every command
-COLUMNS = ("", "what", "command", "exit code", "seconds", "requests", "failed", "p50", "p99", "then serves")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What came of a command; `well` when it ended as it should and nobody noticed."""
-
-    title: str
-    command: str
-    code: int
-    seconds: float
-    well: bool
-    requests: int = 0
-    failures: int = 0
-    p50: float = 0.0
-    p99: float = 0.0
-    serving: tuple[str, ...] = ()
 
 
 @dataclass
@@ -75,6 +58,7 @@ class Demo:
         local_engine.ensure(say)
         if ROOT.exists():
             Sandbox(ROOT).down(say)
+        RESULT.unlink(missing_ok=True)
         demo_project.renew(ROOT, NAME)
         ensure_base(DEBIAN, say)
         with ThreadPoolExecutor(3) as pool:
@@ -84,7 +68,9 @@ class Demo:
 
     def play(self) -> None:
         """Type the commands, with users at every server from the first deploy on."""
-        up = Act(f"{self.hosts} servers with sshd and an engine each, made ready", ("sandbox.up", f"--hosts={self.hosts}"), serves=0)
+        up = Act(
+            f"{self.hosts} servers with sshd and an engine each, made ready", ("sandbox.up", f"--hosts={self.hosts}"), serves=0
+        )
         self._act(up)
         self._act(FIRST)
         servers, domain = Sandbox(ROOT).status(), Sandbox(ROOT).domain
@@ -95,6 +81,7 @@ class Demo:
             stack.callback(self.crowd.stop)
             self.crowd.start()
             self.crowd.go_on(CALM)
+            self.view.saw(self.crowd.since([0] * len(self.crowd.users)))
             self.versions.append(self._serving())
             for act in ACTS:
                 self._act(act)
@@ -113,7 +100,9 @@ class Demo:
         if self.crowd.users:
             self.view.saw(seen)
         well = code == act.code and not seen.failures and self._right(act, serving)
-        self.rows.append(Row(act.title, command, code, round(seconds, 2), well, *asdict(seen).values(), serving))
+        self.rows.append(
+            Row(act.title, command, code, round(seconds, 2), well, seen.requests, seen.failures, seen.p50, seen.p99, serving)
+        )
         if code and not act.code:
             raise Failed(f"`{command}` ended with exit code {code}", why="its output is above", fix=f"look around in {ROOT}")
 
@@ -150,37 +139,18 @@ class Demo:
         return {"ok": done and unharmed, "seconds": round(time.monotonic() - self.began, 1), "commands": [asdict(row) for row in self.rows],
                 "users": users, "lost_posts": sorted(lost)}  # fmt: skip
 
-    def tell(self, document: dict[str, Any]) -> None:
-        """Show what happened, what users saw, and what to do next."""
-        self.view.title("what happened")
-        self.view.table("", COLUMNS, map(cells, self.rows))
-        users = document["users"].values()
-        if not users:
-            return
-        requests, failures, posts = (sum(one[key] for one in users) for key in ("requests", "failures", "acknowledged_posts"))
-        self.view.line(f"{'✗' if failures else '✓'} users sent {requests} requests; {failures} failed")
-        for one in users:
-            for kind, example in one["examples"].items():
-                self.view.line(f"    ✗ {one['reasons'][kind]} × {kind}: {example}")
-        self.view.line(f"{'✗' if document['lost_posts'] else '✓'} {posts} posts were acknowledged; {len(document['lost_posts'])} are lost")
-        self.view.line(f"{'✓ all as it should be' if document['ok'] else '✗ not as it should be'}, after {document['seconds']:.0f} s")
-
 
 def address(users: Users) -> str:
     """Return what to open in a browser: names under localhost lead to this machine, and nginx knows the app by its name."""
     return f"http://{users.domain}:{users.server.http_port}"
 
 
-def cells(row: Row) -> tuple[object, ...]:
-    """Return a row of the table."""
-    seen = (row.requests, row.failures, f"{row.p50 * 1000:.1f} ms", f"{row.p99 * 1000:.1f} ms") if row.requests else ("",) * 4
-    return ("✓" if row.well else "✗", row.title, row.command, row.code, f"{row.seconds:.1f}", *seen, ", ".join(sorted(set(row.serving))))
-
-
 def _build() -> None:
     """Build the first version beside the servers' images, so that its deploy finds it built."""
     command = demo_project.inv("docker.build", "--no-verbose")
-    done = subprocess.run(command, cwd=ROOT, env=demo_project.environment(ROOT), capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=demo_project.environment(ROOT), capture_output=True, text=True, errors="replace", check=False
+    )
     if done.returncode:
         raise Failed("the example does not build", why=done.stdout + done.stderr, fix="put that right, then run this again")
 
@@ -198,37 +168,52 @@ def down(view: View) -> int:
 def run(options: argparse.Namespace, view: View) -> int:
     """Play it, tell about it, write it down, clean up or say how."""
     demo = Demo(options.hosts, options.rate, view)
-    trouble: BaseException | None = None
-    lost: set[str] = set()
+    stays = options.keep or not os.environ.get("CI")
+    code = 1
+    try:
+        code = _played(demo, options.json or RESULT)
+    except KeyboardInterrupt:
+        stays = False
+        view.line("✗ interrupted; everything is removed")
+    finally:
+        if stays:
+            _tell_how_to_go_on(demo, view)
+        else:
+            _remove_all_but_result(view)
+    return code
+
+
+def _played(demo: Demo, file: Path) -> int:
+    code, lost = 0, set[str]()
     try:
         demo.prepare()
         demo.play()
         lost = {title for one in demo.crowd.users for title in one.lost()}
-    except (TidegateError, KeyboardInterrupt) as error:
-        trouble = error
-        view.line(f"✗ {error}" if str(error) else "✗ interrupted")
+    except TidegateError as error:
+        code = error.exit_code
+        demo.view.line(f"✗ {error}")
     document = demo.document(lost)
-    if demo.rows:
-        demo.tell(document)
-    for file in {RESULT, options.json or RESULT}:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(document, indent=1) + "\n")
-    _leave(options, demo, view, interrupted=isinstance(trouble, KeyboardInterrupt))
-    return 0 if document["ok"] and not trouble else getattr(trouble, "exit_code", 1)
+    demo.view.tell(demo.rows, document)
+    for path in {RESULT, file}:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1) + "\n")
+    return code or int(not document["ok"])
 
 
-def _leave(options: argparse.Namespace, demo: Demo, view: View, *, interrupted: bool) -> None:
-    if interrupted or (os.environ.get("CI") and not options.keep):
-        result = RESULT.read_text()
-        down(view)
-        RESULT.parent.mkdir(mode=0o700, parents=True)
+def _remove_all_but_result(view: View) -> None:
+    result = RESULT.read_text() if RESULT.exists() else ""
+    down(view)
+    if result:
+        ROOT.mkdir(mode=0o700, parents=True)
         RESULT.write_text(result)
-        return
+
+
+def _tell_how_to_go_on(demo: Demo, view: View) -> None:
     view.title("look around")
     for one in demo.crowd.users:
         view.line(f"  open      {address(one)}")
     view.line(f"  commands  cd {ROOT} && {Path(sys.executable).with_name('inv')} -r {REPOSITORY} deploy.status")
-    view.line(f"  details   {options.json or RESULT}")
+    view.line(f"  details   {RESULT}")
     view.line(f"  clean up  {CLEAN_UP}")
 
 
@@ -237,7 +222,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description="Show the main job on servers of its own.")
     parser.add_argument("--hosts", type=int, default=2, help="how many servers (default: 2)")
     parser.add_argument("--rate", type=float, default=160.0, help="requests a second in all (default: 160)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write the result there (always: {RESULT.relative_to(REPOSITORY)})")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help=f"also write the result there (always: {RESULT.relative_to(REPOSITORY)})"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the servers up, also where CI is set")
     parser.add_argument("--down", action="store_true", help="remove what an earlier demo left, and do nothing else")
     options = parser.parse_args(arguments)

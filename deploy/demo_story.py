@@ -33,6 +33,22 @@ class Act:
     change: Change | None = None
 
 
+@dataclass(frozen=True)
+class Row:
+    """What came of a command; `well` when it ended as it should and nobody noticed."""
+
+    title: str
+    command: str
+    code: int
+    seconds: float
+    well: bool
+    requests: int = 0
+    failures: int = 0
+    p50: float = 0.0
+    p99: float = 0.0
+    serving: tuple[str, ...] = ()
+
+
 _TITLE = 'title = os.environ.get("BLOG_TITLE", "Blog")'
 _RUN = "Server(config).run()"
 NEWER = Change("example/blog/api.py", _TITLE, f'{_TITLE} + ", second edition"')

@@ -62,7 +62,13 @@ class Users:
         self.report: Report | None = None
         self._tag = f"{server.name} {time.time_ns():x}"
         self._load = Load(
-            ("127.0.0.1", server.http_port), domain, "/version", interval=1 / rate, timeout=10.0, post=self._post, on_answer=self._note
+            ("127.0.0.1", server.http_port),
+            domain,
+            "/version",
+            interval=1 / rate,
+            timeout=10.0,
+            post=self._post,
+            on_answer=self._note,
         )
 
     def start(self) -> None:

@@ -134,7 +134,9 @@ class DockerServer:
                 self._sent.popleft().result()
             return future.result()
         except AgentError as error:
-            raise Failed(f"cannot {what}", where=self.name, why=error.what, fix="look at the server, then run this again") from None
+            raise Failed(
+                f"cannot {what}", where=self.name, why=error.what, fix="look at the server, then run this again"
+            ) from None
 
     def _send(self, op: str, **arguments: Any) -> None:
         """Have an operation carried out before those to come, without waiting for it now."""
@@ -143,7 +145,10 @@ class DockerServer:
     def run_once(self, spec: ProcessSpec, timeout: float) -> None:
         """Run a container to its end and remove it. Raises Failed with its output."""
         begin = [containers.create(spec), containers.start(spec.name)]
-        end = self._call(f"run {spec.name}", "run", begin=begin, end=[containers.remove(spec.name)], container=spec.name, timeout=timeout)
+        stop, last = containers.stop(spec.name, spec.stop_seconds), [containers.remove(spec.name)]
+        end = self._call(
+            f"run {spec.name}", "run", begin=begin, stop=stop, end=last, container=spec.name, timeout=timeout
+        )
         if end.get("code") != 0:
             how = f"failed with exit code {end['code']}" if "code" in end else f"did not end: {end['reason']}"
             raise Failed(f"`{' '.join(spec.command)}` {how}", where=self.name, why=end["said"] or "it said nothing",
@@ -199,6 +204,7 @@ class DockerServer:
         self._send("write", path=test, text=edge.test_file(self._app, self._others), mode=0o644)
         command = ["nginx", "-t", "-q", "-c", f"{edge.MOUNT}/staged/{self._app}.test"]
         code, words = self._call("test the nginx file", "execute", container=EDGE, command=command, timeout=30.0)
+        self._send("remove", path=test)
         if code:
             raise Failed("nginx refuses the new file", where=self.name, why=words, fix="mend app.edge in ops.toml")
 
@@ -282,4 +288,3 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
-

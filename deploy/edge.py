@@ -14,6 +14,9 @@ from deploy.model import STATUS_PORT
 
 MARK = "# tidegate "
 MOUNT = "/etc/nginx/tidegate"
+CIPHERS = ":".join(  # for TLS 1.2; those of TLS 1.3 need no list
+    f"ECDHE-{key}-{kind}" for kind in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305") for key in ("ECDSA", "RSA")
+)
 ACME_PATH = "/.well-known/tidegate"
 
 MAIN = f"""\
@@ -145,7 +148,7 @@ def _tls(pem: str) -> str:
         f"    ssl_certificate {MOUNT}/tls/{pem};\n"
         f"    ssl_certificate_key {MOUNT}/tls/{pem};\n"
         "    ssl_protocols TLSv1.2 TLSv1.3;\n"
-        "    ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;\n"
+        f"    ssl_ciphers {CIPHERS};\n"
         "    ssl_session_cache shared:tidegate:10m;\n"
     )
 

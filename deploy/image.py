@@ -52,7 +52,7 @@ def read_source(app: App, version: str | None) -> Source:
         revision, _, stamp = commit.partition(" ")
         epoch = int(stamp)
         day = datetime.fromtimestamp(epoch, UTC).strftime("%Y%m%d")
-        changed = _git(app.context, "status", "--porcelain", "--", str(app.context), str(app.dockerfile))
+        changed = _changed(app.context, app.context) or _changed(app.dockerfile.parent, app.dockerfile)
         found = f"{day}-{revision[:7]}" + (f"-dirty-{content[:6]}" if changed else "")
     else:
         newest = max((path.stat().st_mtime for path in _files(app)), default=0.0)
@@ -66,10 +66,11 @@ def fingerprint(app: App) -> str:
     total = hashlib.sha256()
     for path in sorted(_files(app)):
         known = path.lstat()
-        total.update(f"{path.relative_to(app.context) if path.is_relative_to(app.context) else path.name}\0".encode())
+        name = path.relative_to(app.context) if path.is_relative_to(app.context) else path.name
+        total.update(os.fsencode(name) + b"\0")
         total.update(f"{known.st_mode:o}\0".encode())
         if path.is_symlink():
-            total.update(os.readlink(path).encode())  # noqa: PTH115  # its very bytes, not what Path makes of them
+            total.update(os.fsencode(os.readlink(path)))  # noqa: PTH115  # its very bytes, not what Path makes of them
         else:
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
@@ -91,6 +92,11 @@ def _files(app: App) -> Iterator[Path]:
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _changed(folder: Path, path: Path) -> bool:
+    """Tell whether git sees a change at a path; asked for one at a time, since git refuses one outside of a repository."""
+    return bool(_git(folder, "status", "--porcelain", "--", str(path)))
 
 
 def image_name(app: App, version: str) -> str:
@@ -144,6 +150,8 @@ def _run_build(app: App, source: Source, name: str, say: Say) -> None:
         raise
     finally:
         process.wait()
+        if process.stdout:
+            process.stdout.close()
     if process.returncode:
         raise Failed(f"building {name} failed", where=str(app.dockerfile), why="\n    ".join(lines[-TAIL:]),
                      fix="mend it and run this again")  # fmt: skip

@@ -58,7 +58,9 @@ def parse(host: str, app: str, hello: Mapping[str, Any], seen: Mapping[str, Any]
     """Turn the agent's first words and its look into the state of a server. Raises Refused when the engine was silent."""
     listed = seen["engine"]["containers"]
     if listed is None or seen["engine"]["images"] is None:
-        raise Refused("the engine did not tell its containers and images", where=host, fix="run this again; inv server.check shows more")
+        raise Refused(
+            "the engine did not tell its containers and images", where=host, fix="run this again; inv server.check shows more"
+        )
     releases, problems = _releases(seen["releases"])
     return HostState(
         host=host,

@@ -152,9 +152,7 @@ def _ask_for_locks(work: Work, what: str) -> None:
         server.lock(holder)
 
 
-def _carry_out(
-    work: Work, plan: Plan, states: Sequence[HostState], summary: Summary, reporter: Progress, began: float
-) -> None:
+def _carry_out(work: Work, plan: Plan, states: Sequence[HostState], summary: Summary, reporter: Progress, began: float) -> None:
     operation = randomness.token_hex(6)
     with _journalled(work, plan, operation, summary, began), _probing(work, states, summary):
         run = Run(plan, work.servers, operation, reporter)
@@ -191,7 +189,9 @@ def _journalled(work: Work, plan: Plan, operation: str, summary: Summary, began:
         for name, server in work.servers.items():
             seen = summary.probes.get(name)
             counts = {"requests": seen.requests, "failures": seen.failures} if seen else {}
-            _journal_end(server, {"event": "end", **head, "result": result, "seconds": round(time.monotonic() - began, 3), **counts})
+            _journal_end(
+                server, {"event": "end", **head, "result": result, "seconds": round(time.monotonic() - began, 3), **counts}
+            )
 
 
 def _journal_end(server: Server, record: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,6 +26,7 @@ class Printer:
         self._console = console
         self._verbose = verbose
         self._bars: dict[str, Any] = {}
+        self._drawing = threading.Lock()  # bytes arrive in a thread per server
         self._progress: Any = None
 
     def phase(self, name: str) -> None:
@@ -34,7 +36,7 @@ class Printer:
         """Say how long it took."""
         if self._progress:
             self._progress.stop()
-            self._progress = None
+            self._progress, self._bars = None, {}
         self._console.say(f"  ✓ {TITLES.get(name, name):<28}{seconds:7.2f} s", "green")
 
     def step(self, server: str, title: str) -> None:
@@ -53,8 +55,11 @@ class Printer:
 
     def bytes(self, server: str, done: int, total: int) -> None:
         """Move the server's progress bar."""
-        if not self._console.rich.is_terminal:
-            return
+        with self._drawing:
+            if self._console.rich.is_terminal:
+                self._move_bar(server, done, total)
+
+    def _move_bar(self, server: str, done: int, total: int) -> None:
         if self._progress is None:
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

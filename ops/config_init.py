@@ -25,7 +25,7 @@ port = {port}                       # where the app listens inside its container
 # memory = "512m"
 
 [app.health]
-path = "/health"                  # must answer 200 before a new release gets requests
+path = "/health"                  # must answer 2xx before a new release gets requests
 
 # [app.migrate]
 # command = ["./manage", "migrate"]

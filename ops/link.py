@@ -28,7 +28,7 @@ ENGINE_SOCKET = "/var/run/docker.sock"
 HEARTBEAT = 5.0
 FIRST_WORDS, LAST_WORDS = 60.0, 10.0
 _MODULES = ("files", "engine", "waits", "facts", "load", "main")
-_LOADER = "import sys,zlib;b=sys.stdin.buffer.raw;n=int(sys.argv[1]);d=b''\nwhile len(d)<n:d+=b.read(n-len(d))\nexec(zlib.decompress(d))"
+_LOADER = "import sys,zlib;b=sys.stdin.buffer.raw;n=int(sys.argv[1]);d=b''\nwhile len(d)<n:d+=b.read(n-len(d))or sys.exit(1)\nexec(zlib.decompress(d))"
 _UNPACK = """
 import sys, types
 for name in ("ops", "ops.agent"):
@@ -110,7 +110,7 @@ class Link:
             threading.Thread(target=target, daemon=True, name=f"{target.__name__} {self.name}")
             for target in (self._listen, self._listen_to_ssh, self._beat)
         ]
-        for thread in self._threads:
+        for thread in reversed(self._threads):  # whoever notices the end waits for the one that reads ssh's last words
             thread.start()
 
     def _start(self, options: list[str], callback_port: int | None) -> subprocess.Popen[bytes]:
@@ -124,8 +124,11 @@ class Link:
             ["ssh", *options, *forward, "--", self.host.address, remote],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
-        self._pipe(process).write(program)
-        self._pipe(process).flush()
+        try:
+            self._pipe(process).write(program)
+            self._pipe(process).flush()
+        except BrokenPipeError:
+            pass  # ssh has ended already; whoever waits for the first words is told what it said
         return process
 
     @staticmethod
@@ -189,18 +192,23 @@ class Link:
 
     def _listen(self) -> None:
         for line in self._process.stdout or ():
-            try:
-                answer = json.loads(line)
-            except ValueError:
+            answer, future = self._match(line)
+            if future is None:  # a line that the server's shell printed at login
                 self._complaints.append(line.decode("utf-8", "replace").strip())
-                continue
-            with self._guard:
-                future = self._waiting.pop(answer["id"])
-            if "error" in answer:
+            elif "error" in answer:
                 future.set_exception(self._error(answer))
             else:
                 future.set_result(self._dated(answer))
         self._fail_all()
+
+    def _match(self, line: bytes) -> tuple[dict[str, Any], Future[Any] | None]:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            return {}, None
+        known = isinstance(answer, dict) and isinstance(answer.get("id"), int) and ("result" in answer or "error" in answer)
+        with self._guard:
+            return (answer, self._waiting.pop(answer["id"], None)) if known else ({}, None)
 
     @staticmethod
     def _dated(answer: dict[str, Any]) -> Any:
@@ -250,7 +258,7 @@ def holder(note: str) -> str:
     try:
         known = json.loads(note)
         return f"{known['what']} by {known['who']} since {known['since']}"
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return "it left no note"
 
 

@@ -94,7 +94,9 @@ def fails_in(method: str, nth: int = 1, server: str | None = None) -> Fault:
 
 def lost_at(number: int) -> Fault:
     """The connection of whichever server ticks then is lost for good."""
-    return Fault(lambda tick: tick.number == number, lambda tick: Unreachable("the connection was lost", where=tick.server), lasting=True)
+    return Fault(
+        lambda tick: tick.number == number, lambda tick: Unreachable("the connection was lost", where=tick.server), lasting=True
+    )
 
 
 def killed_at(number: int) -> Fault:
@@ -117,7 +119,9 @@ class Box:
 
     def to_engine(self) -> dict[str, Any]:
         """Return it as the engine's list shows it."""
-        status = {"running": "Up 3 seconds", "exited": f"Exited ({self.exit_code}) 1 second ago", "created": "Created"}[self.state]
+        status = {"running": "Up 3 seconds", "exited": f"Exited ({self.exit_code}) 1 second ago", "created": "Created"}[
+            self.state
+        ]
         network = {"IPAMConfig": {"IPv4Address": self.spec.address} if self.spec.address else None, "IPAddress": ""}
         return {
             "Id": f"id-{self.spec.name}", "Names": [f"/{self.spec.name}"], "Labels": dict(self.spec.labels), "State": self.state,
@@ -288,13 +292,23 @@ class FakeServer:
         if self._refused:
             raise self._refused
         machine, app = self.machine, self.machine.app
-        edge = [{"Names": [f"/{EDGE}"], "Labels": {}, "State": machine.edge, "NetworkSettings": {"Networks": {}}}] if machine.edge else []
-        network = {"IPAM": {"Config": [{"Subnet": machine.subnet}]}, "Containers": {at: {"IPv4Address": f"{at}/20"} for at in machine.attached}}
+        edge = (
+            [{"Names": [f"/{EDGE}"], "Labels": {}, "State": machine.edge, "NetworkSettings": {"Networks": {}}}]
+            if machine.edge
+            else []
+        )
+        network = {
+            "IPAM": {"Config": [{"Subnet": machine.subnet}]},
+            "Containers": {at: {"IPv4Address": f"{at}/20"} for at in machine.attached},
+        }
         seen = {
             "engine": {
                 "containers": [*edge, *(box.to_engine() for box in machine.boxes.values())],
                 "network": network if machine.subnet else None,
-                "images": [{"RepoTags": [name], "Labels": {LABEL_APP: app, LABEL_CONTENT: known}} for name, known in machine.images.items()],
+                "images": [
+                    {"RepoTags": [name], "Labels": {LABEL_APP: app, LABEL_CONTENT: known}}
+                    for name, known in machine.images.items()
+                ],
             },
             "releases": dict(machine.manifests),
             "journal": "".join(f"{line}\n" for line in machine.journal),
@@ -333,7 +347,11 @@ class FakeServer:
         try:
             self._effect("run")
             if box.behaviour == "migrate_fail":
-                raise Failed(f"`{' '.join(spec.command)}` failed with exit code 1", where=self.name, why="migration 7 failed: duplicate column")
+                raise Failed(
+                    f"`{' '.join(spec.command)}` failed with exit code 1",
+                    where=self.name,
+                    why="migration 7 failed: duplicate column",
+                )
         finally:
             self._effect("remove")
             del self.machine.boxes[spec.name]
@@ -391,8 +409,12 @@ class FakeServer:
             if box is None:
                 raise TidegateError(f"no such container: {one.container}", where=self.name)
             if box.state != "running":
-                raise Failed(f"{one.container} did not become healthy (died)", where=self.name, why="it crashed at start (exit code 3)")
-            if box.spec.process == WEB and (box.behaviour in ("unhealthy", "wrong_port") or (box.behaviour == "slow" and timeout < 3)):
+                raise Failed(
+                    f"{one.container} did not become healthy (died)", where=self.name, why="it crashed at start (exit code 3)"
+                )
+            if box.spec.process == WEB and (
+                box.behaviour in ("unhealthy", "wrong_port") or (box.behaviour == "slow" and timeout < 3)
+            ):
                 raise Failed(f"{one.container} did not become healthy (timeout)", where=self.name, why="no answer")
 
     @_call
@@ -482,7 +504,9 @@ class FakeServer:
     @_call
     def probe_report(self, *, stop: bool, minimum: int = 0) -> ProbeReport | None:
         failures = self.machine.failures_after_mark
-        return ProbeReport(100, failures, 0.001, 0.002, failures, 50, {"HTTP 502": failures}) if self._probing or failures else None
+        return (
+            ProbeReport(100, failures, 0.001, 0.002, failures, 50, {"HTTP 502": failures}) if self._probing or failures else None
+        )
 
     @_call
     def verify_public(self, generation: str, release: str, path: str) -> str:

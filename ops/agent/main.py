@@ -82,13 +82,18 @@ class Agent:
         with ThreadPoolExecutor(max(1, len(sequences))) as pool:
             return list(pool.map(self._engine.sequence, sequences))
 
-    def _run(self, begin: list[list[Any]], end: list[list[Any]], container: str, timeout: float) -> dict[str, Any]:
-        """Run a container to its end and return how it ended and its last words; it is removed whatever happens."""
+    def _run(
+        self, begin: list[list[Any]], stop: list[list[Any]], end: list[list[Any]], container: str, timeout: float
+    ) -> dict[str, Any]:
+        """Run a container to its end and return how it ended and its last words; whatever happens, it is removed."""
+        found: dict[str, Any] = {}
         try:
             self._engine.sequence(begin)
             found = waits.ended(self._engine, container, timeout, self._cancel)
             return {**found, "said": self._engine.logs(container, 40)}
         finally:
+            if "code" not in found:
+                self._engine.sequence(stop)
             self._engine.sequence(end)
 
     def _state_of(self, container: str) -> str | None:

@@ -133,6 +133,8 @@ def _rest(stream: socket.socket, seconds: float) -> None:
 
 
 def _workers(master: int) -> list[int]:
+    if not os.path.exists(f"/proc/{master}/stat"):
+        raise OSError("nginx's processes cannot be seen: /proc is mounted with hidepid, and we are not in its gid= group")
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _parent(int(entry)) == master]
 
 

@@ -60,7 +60,14 @@ def is_safe(plan: Plan, machine: Machine) -> bool:
     """Tell whether a plan leaves alone what answers, until it does not any more, and what a rollback would go to."""
     serving = machine.serves()
     own = {name for name, box in machine.boxes.items() if serving and box.spec.labels["dev.tidegate.release"] == serving}
-    pruned = {id for phase in plan.phases if phase.final for step in phase.steps[machine.name] if isinstance(step, Prune) for id in step.releases}
+    pruned = {
+        id
+        for phase in plan.phases
+        if phase.final
+        for step in phase.steps[machine.name]
+        if isinstance(step, Prune)
+        for id in step.releases
+    }
     return not (own | {serving}) & set(touched_before_the_switch(plan, machine.name)) and not {plan.release, serving} & pruned
 
 
@@ -181,7 +188,9 @@ def happen(world: World, what: str, which: object, when: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(history=st.lists(_KILLS, max_size=6))
-def test_after_any_history_of_kills_and_failures_a_deploy_converges_and_users_never_notice(history: list[tuple[str, str, int]]) -> None:
+def test_after_any_history_of_kills_and_failures_a_deploy_converges_and_users_never_notice(
+    history: list[tuple[str, str, int]],
+) -> None:
     world = World("one")
     checked_deploy(world, "first")
     for event in history:

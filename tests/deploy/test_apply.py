@@ -102,7 +102,10 @@ def test_nothing_that_was_not_begun_is_undone() -> None:
     with pytest.raises(Failed):
         deploy(world, ENV, "v2", fault=fails_in("run_once"))
     assert "start_new" not in {method for _, method in world.calls()}
-    assert [record["step"] for record in world.only.records() if record.get("state") == "undo"] == ["migrate: blog migrate", "ship tidegate/blog:v2"]
+    assert [record["step"] for record in world.only.records() if record.get("state") == "undo"] == [
+        "migrate: blog migrate",
+        "ship tidegate/blog:v2",
+    ]
 
 
 def test_a_switch_is_undone_with_the_same_proof_before_the_new_release_is_removed() -> None:
@@ -117,7 +120,12 @@ def test_a_switch_is_undone_with_the_same_proof_before_the_new_release_is_remove
 def test_the_first_deploy_is_undone_to_nothing() -> None:
     world = World()
     with pytest.raises(Failed):
-        deploy(world, ENV, "v1", fault=fails_in("journal", nth=2 * len(("ship", "migrate", "start", "stage", "wait", "write", "switch")) + 2))
+        deploy(
+            world,
+            ENV,
+            "v1",
+            fault=fails_in("journal", nth=2 * len(("ship", "migrate", "start", "stage", "wait", "write", "switch")) + 2),
+        )
     assert world.calls("switch_edge") == [("one", "switch_edge")] * 2
     machine = world.only
     assert (machine.boxes, machine.manifests, machine.edge_files, machine.loaded, machine.staged) == ({}, {}, {}, {}, None)
@@ -148,7 +156,10 @@ def test_a_step_is_in_the_journal_before_it_touches_the_server() -> None:
     world = served("one")
     deploy(world, ENV, "v2")
     calls = [method for _, method in world.calls()]
-    assert all(calls[calls.index(method) - 1] == "journal" for method in ("start_new", "stage_edge", "wait_healthy", "probe_mark", "stop"))
+    assert all(
+        calls[calls.index(method) - 1] == "journal"
+        for method in ("start_new", "stage_edge", "wait_healthy", "probe_mark", "stop")
+    )
 
 
 def test_what_fails_after_the_release_is_proven_is_left_for_the_next_deploy() -> None:
@@ -177,7 +188,12 @@ def test_the_seconds_of_every_phase_are_told() -> None:
 
 @pytest.mark.parametrize(
     ("behaviour", "words"),
-    [("crash", "died"), ("unhealthy", "timeout"), ("worker_fail", "blog_worker_v2 did not"), ("migrate_fail", "failed with exit code 1")],
+    [
+        ("crash", "died"),
+        ("unhealthy", "timeout"),
+        ("worker_fail", "blog_worker_v2 did not"),
+        ("migrate_fail", "failed with exit code 1"),
+    ],
 )
 def test_a_bad_version_is_refused_with_its_words_and_exit_code_1(behaviour: str, words: str) -> None:
     world = served("one")
@@ -288,7 +304,9 @@ def test_two_operators_at_once_the_second_one_is_locked_out() -> None:
 
 def test_a_killed_deploy_is_noted_by_the_next_one_and_then_forgotten() -> None:
     world = served("one")
-    world.only.journal.append('{"event": "begin", "operation": "x", "kind": "deploy", "release": "v2", "by": "ann", "time": "noon"}')
+    world.only.journal.append(
+        '{"event": "begin", "operation": "x", "kind": "deploy", "release": "v2", "by": "ann", "time": "noon"}'
+    )
     plan = deploy(world, ENV, "v3")
     assert "one: deploy of v2 by ann at noon never finished; what it left is cleaned up first" in plan.notes
     assert [state.unfinished for state in states(world)] == [None]

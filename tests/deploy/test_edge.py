@@ -18,7 +18,13 @@ from deploy.edge_setup import IMAGE
 GIXY = Path(sys.executable).with_name("gixy")
 BLOG = EdgeFile(app="blog", release="v2", generation="v2-0123456789abcdef", upstream="10.213.1.140", port=3000,
                 domains=("blog.example.com", "www.blog.example.com"), body_size="10m", timeout=60, idle=5, gzip=True, pem=None)  # fmt: skip
-SHOP = replace(BLOG, app="shop", domains=("shop.example.com",), gzip=False, extra="location /old { return 301 /new; }\n\nadd_header X-Shop 'é $host';")
+SHOP = replace(
+    BLOG,
+    app="shop",
+    domains=("shop.example.com",),
+    gzip=False,
+    extra="location /old { return 301 /new; }\n\nadd_header X-Shop 'é $host';",
+)
 SECURE = replace(BLOG, app="bank", domains=("bank.example.com",), pem="bank-0123.pem")
 
 
@@ -35,7 +41,10 @@ def test_no_text_escapes_the_first_line_or_hides_it(release: str, extra: str) ->
     assert text.split("\n")[1].startswith("upstream tidegate_blog { server 10.213.1.140:3000; }")
 
 
-@pytest.mark.parametrize("text", ["", "server {}", "# tidegate", "# tidegate []", "# tidegate {", "# tidegate null", " # tidegate {}", "\n# tidegate {}"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "server {}", "# tidegate", "# tidegate []", "# tidegate {", "# tidegate null", " # tidegate {}", "\n# tidegate {}"],
+)
 def test_a_file_that_is_not_ours_says_nothing(text: str) -> None:
     assert read_head(text) == {}
 
@@ -45,7 +54,7 @@ def test_the_lines_of_the_user_stand_in_the_server_of_the_app_and_nowhere_else()
     before, _, after = text.partition("    location /old { return 301 /new; }")
     assert before.count("server {") == 1
     assert "listen 7809" in after
-    assert "# tidegate {\"app\": \"shop\"" in text.splitlines()[0]
+    assert '# tidegate {"app": "shop"' in text.splitlines()[0]
 
 
 def test_what_looks_like_our_first_line_in_the_users_lines_is_not_believed() -> None:
@@ -109,7 +118,9 @@ def test_nginx_takes_several_apps_with_and_without_tls(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("extra", ["no_such_directive on;", "location / {", "}", "}}}", "return 200 \"", "include /nowhere/*;\ninclude /nowhere.conf;"])
+@pytest.mark.parametrize(
+    "extra", ["no_such_directive on;", "location / {", "}", "}}}", 'return 200 "', "include /nowhere/*;\ninclude /nowhere.conf;"]
+)
 def test_nginx_refuses_bad_lines_of_a_user_with_the_file_and_line(tmp_path: Path, extra: str) -> None:
     write_all(tmp_path, replace(BLOG, extra=extra))
     done = nginx_test(tmp_path)

@@ -19,7 +19,14 @@ RELEASE = Release(id="v2", version="v2", slot="green", image="tidegate/blog:v2",
                   address="10.213.1.140", processes=("web", "worker"), edge_file=EDGE, generation="v2-abc", created="2026-01-02", by="ann")  # fmt: skip
 
 
-def listed(name: str, status: str = "Up 3 minutes (healthy)", state: str = "running", *, fixed: str | None = "10.213.1.140", **labels: str) -> dict[str, Any]:
+def listed(
+    name: str,
+    status: str = "Up 3 minutes (healthy)",
+    state: str = "running",
+    *,
+    fixed: str | None = "10.213.1.140",
+    **labels: str,
+) -> dict[str, Any]:
     """Return a container as engine 26 lists it."""
     network = {"IPAMConfig": {"IPv4Address": fixed} if fixed else None, "Links": None, "Aliases": None, "NetworkID": "4f1", "EndpointID": "e2d",
                "Gateway": "10.213.0.1", "IPAddress": "10.213.8.2" if state == "running" else "", "IPPrefixLen": 20, "DriverOpts": None}  # fmt: skip
@@ -58,14 +65,29 @@ def test_a_server_that_serves_is_read_as_it_is() -> None:
     assert (web.name, web.release, web.slot, web.process, web.version, web.running, web.address, web.health) == (
         "blog_web_v2", "v2", "green", "web", "v2", True, "10.213.1.140", "healthy")  # fmt: skip
     assert (state.serving, state.serving_slot) == ("v2", "green")
-    assert (state.edge.present, state.edge.running, state.edge.generation, state.edge.release, state.edge.answering) == (True, True, "v2-abc", "v2", "v2-abc")
+    assert (state.edge.present, state.edge.running, state.edge.generation, state.edge.release, state.edge.answering) == (
+        True,
+        True,
+        "v2-abc",
+        "v2",
+        "v2-abc",
+    )
     assert state.images == {"tidegate/blog:v2": "c", "tidegate/blog:v1": ""}
     assert (state.subnet, state.engine, state.api, state.clock_skew) == ("10.213.0.0/20", "26.1.5+dfsg1", "1.45", 0.0)
     assert (state.disk_free, state.disk_total) == (10, 20)
 
 
 def test_addresses_of_all_apps_running_or_stopped_and_of_strangers_are_taken() -> None:
-    stopped = listed("blog_web_v1", "Exited (0) 2 hours ago", "exited", fixed="10.213.1.139", release="v1", slot="blue", process="web", version="v1")
+    stopped = listed(
+        "blog_web_v1",
+        "Exited (0) 2 hours ago",
+        "exited",
+        fixed="10.213.1.139",
+        release="v1",
+        slot="blue",
+        process="web",
+        version="v1",
+    )
     state = parse(engine={"containers": [WEB, NGINX, SHOP, stopped], "network": NETWORK, "images": []})
     assert state.taken >= {"10.213.1.140", "10.213.0.2", "10.213.1.7", "10.213.1.139", "10.213.1.99"}
 
@@ -86,7 +108,10 @@ def test_health_is_read_from_the_engines_words(status: str, expected: str) -> No
     assert parse(engine={"containers": containers, "network": None, "images": []}).containers[0].health == expected
 
 
-@pytest.mark.parametrize(("state", "running"), [("running", True), ("restarting", True), ("paused", True), ("exited", False), ("created", False), ("dead", False)])
+@pytest.mark.parametrize(
+    ("state", "running"),
+    [("running", True), ("restarting", True), ("paused", True), ("exited", False), ("created", False), ("dead", False)],
+)
 def test_what_may_still_answer_counts_as_running(state: str, running: bool) -> None:
     containers = [listed("blog_web_v2", "", state, release="v2", process="web")]
     assert parse(engine={"containers": containers, "network": None, "images": []}).containers[0].running is running
@@ -117,7 +142,10 @@ def test_a_staged_manifest_is_not_complete_and_the_others_are() -> None:
     assert parse().releases[0].complete
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"id": "v2"}', '"x"', RELEASE.to_json()[:-20], RELEASE.to_json().replace('"port"', '"ports"')])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "{}", '{"id": "v2"}', '"x"', RELEASE.to_json()[:-20], RELEASE.to_json().replace('"port"', '"ports"')],
+)
 def test_a_damaged_manifest_is_told_and_ignored(text: str) -> None:
     state = parse(releases={"v1.json": text, "v2.json": RELEASE.to_json()})
     assert [one.id for one in state.releases] == ["v2"]
@@ -161,7 +189,11 @@ def test_an_operation_without_an_end_is_unfinished(journal: str, expected: str |
 
 def test_the_engine_is_asked_in_one_round_trip_and_the_names_cannot_break_the_question() -> None:
     asked = observe.question("blog")
-    assert (asked["folder"], asked["journal"], asked["edge"]) == ("/srv/tidegate/blog/releases", "/srv/tidegate/blog/journal.jsonl", "/srv/tidegate/edge/apps")
+    assert (asked["folder"], asked["journal"], asked["edge"]) == (
+        "/srv/tidegate/blog/releases",
+        "/srv/tidegate/blog/journal.jsonl",
+        "/srv/tidegate/edge/apps",
+    )
     assert asked["engine"]["images"] == "/images/json?filters=%7B%22label%22%3A%20%5B%22dev.tidegate.app%3Dblog%22%5D%7D"
 
 

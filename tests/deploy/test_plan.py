@@ -38,7 +38,9 @@ def edge(file: str | None = None, answering: str | None = None, *, running: bool
                      answering=f"{now}-nonce" if now else None, claims={DOMAIN: "blog"} if file else {})  # fmt: skip
 
 
-def host(*containers: Container, releases: tuple[Release, ...] = (), at: EdgeState | None = None, name: str = "one", **rest: object) -> HostState:
+def host(
+    *containers: Container, releases: tuple[Release, ...] = (), at: EdgeState | None = None, name: str = "one", **rest: object
+) -> HostState:
     images = {one.image: one.content for one in releases if one.complete}
     known = {"images": images, "subnet": "10.213.0.0/20", "disk_free": 10**11, "api": "1.45", **rest}
     return HostState(host=name, containers=containers, releases=releases, edge=at or edge(), **known)  # type: ignore[arg-type]

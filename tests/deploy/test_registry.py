@@ -71,7 +71,12 @@ def test_what_is_pushed_is_pulled(line: http.client.HTTPConnection, registry: Re
     assert ask(line, "HEAD", path)[0] == 404
     assert push(line, LAYER) == 201
     status, headers, body = ask(line, "HEAD", path)
-    assert (status, headers["content-length"], headers["docker-content-digest"], body) == (200, str(len(LAYER)), digest(LAYER), b"")
+    assert (status, headers["content-length"], headers["docker-content-digest"], body) == (
+        200,
+        str(len(LAYER)),
+        digest(LAYER),
+        b"",
+    )
     assert ask(line, "GET", path)[2] == LAYER
     assert registry.sent == len(LAYER)
 
@@ -81,7 +86,12 @@ def test_a_manifest_is_found_by_its_tag_and_by_its_digest(line: http.client.HTTP
     assert (status, headers["docker-content-digest"]) == (201, digest(MANIFEST))
     for reference in ("v1", digest(MANIFEST)):
         status, headers, body = ask(line, "GET", f"/v2/{NAME}/manifests/{reference}")
-        assert (status, headers["content-type"], headers["docker-content-digest"], body) == (200, KIND, digest(MANIFEST), MANIFEST)
+        assert (status, headers["content-type"], headers["docker-content-digest"], body) == (
+            200,
+            KIND,
+            digest(MANIFEST),
+            MANIFEST,
+        )
         assert ask(line, "HEAD", f"/v2/{NAME}/manifests/{reference}")[0] == 200
     assert ask(line, "GET", f"/v2/{NAME}/manifests/v2")[0] == 404
 
@@ -104,7 +114,9 @@ def test_the_empty_blob_is_a_blob(line: http.client.HTTPConnection) -> None:
     assert ask(line, "GET", f"/v2/{NAME}/blobs/{digest(b'')}")[2] == b""
 
 
-@pytest.mark.parametrize("name", ["tidegate/blog", "wrong/tidegate/blog", f"x/{TOKEN}/blog", f"{TOKEN}x/blog", "%35ec0de/blog", "é/blog"])
+@pytest.mark.parametrize(
+    "name", ["tidegate/blog", "wrong/tidegate/blog", f"x/{TOKEN}/blog", f"{TOKEN}x/blog", "%35ec0de/blog", "é/blog"]
+)
 def test_without_the_token_there_is_nothing(line: http.client.HTTPConnection, registry: Registry, name: str) -> None:
     assert push(line, LAYER) == 201
     registry.put("v1", KIND, MANIFEST)
@@ -154,7 +166,10 @@ def test_an_upload_that_was_never_begun_is_not_found(line: http.client.HTTPConne
 def test_an_upload_broken_off_leaves_no_blob(registry: Registry, line: http.client.HTTPConnection, blobs: Blobs) -> None:
     location = ask(line, "POST", f"/v2/{NAME}/blobs/uploads/")[1]["location"]
     with socket.create_connection(("127.0.0.1", registry.port)) as raw:
-        raw.sendall(f"PUT {location}?digest={digest(LAYER)} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(LAYER)}\r\n\r\n".encode() + LAYER[:10])
+        raw.sendall(
+            f"PUT {location}?digest={digest(LAYER)} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(LAYER)}\r\n\r\n".encode()
+            + LAYER[:10]
+        )
         raw.shutdown(socket.SHUT_WR)
         assert raw.recv(100).startswith(b"HTTP/1.1 400")
     assert not blobs.path(digest(LAYER)).exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.project import App, shaky_configuration
+from tests.integration.project import App, assert_same, shaky_configuration
 
 pytestmark = pytest.mark.integration
 
@@ -32,9 +32,11 @@ def test_two_apps_answer_side_by_side_and_a_deploy_of_one_never_touches_the_othe
 
 def test_the_domain_of_another_app_is_refused_before_any_change(blog: App, shaky: App, tag: str) -> None:
     thief = App(blog.root, blog.servers, shaky_configuration(f"thief-{tag}", blog.domain), "thief.toml")
-    before = blog.look()
+    before, serving = blog.look(), blog.serving()
     done = thief.deploy(code=3)
     assert f"{blog.domain} belongs to the app {blog.name}" in done.document["cause"]
-    assert [one.replace("thief", "") for one in blog.look()] == before or not any(of(thief, blog.look()))
+    new = [line for lines in of(thief, blog.look()) for line in lines]
+    assert new == [f"/srv/tidegate/{thief.name} 700 1000"] * 2  # where the lock is
+    assert_same(before, [look.replace(f"{line}\n", "") for look, line in zip(blog.look(), new, strict=True)])
     assert thief.containers() == [[], []]
-    assert blog.serving() == blog.serving()
+    assert blog.serving() == serving
