@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy import containers, edge, observe, public
 from deploy.diagnosis import likely_cause
-from deploy.model import EDGE, EDGE_HOME, HOME, HealthSpec, HostState, ImageRef, Pem, ProbeReport, ProcessSpec, Release
+from deploy.model import EDGE, EDGE_HOME, HOME, HealthSpec, HostState, ImageRef, Pem, Probe, ProbeReport, ProcessSpec, Release
 from deploy.ship import Progress, Shipper, follow, pipe_whole
 from ops.config import Environment
 from ops.errors import Failed, Refused
@@ -146,9 +146,7 @@ class DockerServer:
         """Run a container to its end and remove it. Raises Failed with its output."""
         begin = [containers.create(spec), containers.start(spec.name)]
         stop, last = containers.stop(spec.name, spec.stop_seconds), [containers.remove(spec.name)]
-        end = self._call(
-            f"run {spec.name}", "run", begin=begin, stop=stop, end=last, container=spec.name, timeout=timeout
-        )
+        end = self._call(f"run {spec.name}", "run", begin=begin, stop=stop, end=last, container=spec.name, timeout=timeout)
         if end.get("code") != 0:
             how = f"failed with exit code {end['code']}" if "code" in end else f"did not end: {end['reason']}"
             raise Failed(f"`{' '.join(spec.command)}` {how}", where=self.name, why=end["said"] or "it said nothing",
@@ -255,10 +253,10 @@ class DockerServer:
         """Remove an image's name; one that is gone or in use is left."""
         self._send("engine", sequences=[[containers.remove_image(name)]])
 
-    def probe(self, host: str, path: str, interval: float) -> None:
+    def probe(self, probe: Probe, interval: float) -> None:
         """Start sending requests through the edge."""
-        port = 443 if self._env.tls else 80
-        self._send("probe", address="127.0.0.1", port=port, host=host, path=path, interval=interval)
+        port = 443 if probe.https else 80
+        self._send("probe", address="127.0.0.1", port=port, host=probe.domain, path=probe.path, interval=interval)
 
     def probe_mark(self) -> None:
         """Count failures from here on separately."""
@@ -269,9 +267,9 @@ class DockerServer:
         seen = self._call("ask the prober", "probe_report", stop=stop, minimum=minimum)
         return probe_report(seen) if seen else None
 
-    def verify_public(self, generation: str, release: str, path: str) -> str:
+    def verify_public(self, release: Release) -> str:
         """Ask through the public address whether the release answers; returns what was asked. Raises Failed."""
-        return public.verify(self._env, self._link.host, edge.public_proof(generation), release, path)
+        return public.verify(self._link.host, release)
 
 
 def probe_report(seen: Mapping[str, Any]) -> ProbeReport:

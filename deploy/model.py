@@ -70,6 +70,9 @@ class Release:
     created: str
     by: str
     previous: str | None = None
+    domains: tuple[str, ...] = ()
+    health_path: str = "/health"
+    https: bool = False
     complete: bool = False
 
     def to_json(self) -> str:
@@ -82,7 +85,9 @@ class Release:
         """Read a manifest; `complete` (it has served) is told by its file's name. Raises ValueError when it is not one."""
         try:
             known = json.loads(text)
-            return Release(**{**known, "processes": tuple(known["processes"])}, complete=complete)
+            return Release(
+                **{**known, "processes": tuple(known["processes"]), "domains": tuple(known["domains"])}, complete=complete
+            )
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a release manifest: {error}") from error
 
@@ -211,6 +216,15 @@ class Intent:
     now: datetime
     by: str
     force: bool = False
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The request that the prober sends through the edge."""
+
+    domain: str
+    path: str
+    https: bool
 
 
 @dataclass(frozen=True)

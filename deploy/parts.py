@@ -18,12 +18,13 @@ from deploy.model import (
     HostState,
     ImageRef,
     Intent,
+    Probe,
     ProcessSpec,
     Release,
     other_slot,
 )
 from deploy.steps import Step
-from ops.config import App, Environment
+from ops.config import App, Environment, Process
 
 MIGRATE = "migrate"
 PROBES = 5  # requests that must have been answered since the switch before the old release is stopped
@@ -41,6 +42,7 @@ def draft(env: Environment, intent: Intent, state: HostState, release: str) -> R
         content=intent.image.content, config_hash=intent.config_hash, environment_hash=intent.environment_hash,
         port=app.port, address=address, processes=(WEB, *app.processes), edge_file=render(edge), generation=generation,
         created=intent.now.isoformat(timespec="milliseconds"), by=intent.by, previous=state.serving,
+        domains=env.domains, health_path=app.health.path, https=env.tls is not None,
     )  # fmt: skip
 
 
@@ -122,19 +124,17 @@ def start_new(app: App, intent: Intent, release: Release) -> tuple[Step, ...]:
     return (steps.StartNew(process_specs(app, intent, release), why), steps.StageEdge(release.edge_file, intent.pem))
 
 
-def wait_healthy(env: Environment, release: Release, processes: tuple[str, ...]) -> tuple[Step, ...]:
+def wait_healthy(app: App, release: Release) -> tuple[Step, ...]:
     """Wait for all processes of a release."""
-    app = env.app
-    web = HealthSpec(container_name(app.name, release.id, WEB), release.address, release.port, app.health.path,
-                     env.domains[0], app.health.successes, app.health.interval)  # fmt: skip
-    rest = (
-        HealthSpec(
-            container_name(app.name, release.id, name), steady=app.processes[name].steady if name in app.processes else 1.0
-        )
-        for name in processes
-        if name != WEB
-    )
+    web = HealthSpec(container_name(app.name, release.id, WEB), release.address, release.port, release.health_path,
+                     release.domains[0], app.health.successes, app.health.interval)  # fmt: skip
+    rest = (HealthSpec(container_name(app.name, release.id, name), steady=_steady(app, name)) for name in release.processes[1:])
     return (steps.WaitHealthy((web, *rest), app.health.timeout),)
+
+
+def _steady(app: App, process: str) -> float:
+    known = app.processes.get(process)
+    return known.steady if known else Process.model_fields["steady"].default
 
 
 def start_kept(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
@@ -156,10 +156,20 @@ def switch(app: App, state: HostState, release: Release) -> tuple[Step, ...]:
 
 def verify(app: App, state: HostState, release: Release, probes: int) -> tuple[Step, ...]:
     """Check from outside that a release answers, let open requests finish, and judge what users saw meanwhile."""
-    outside = steps.Verify(release.id, release.generation, app.health.path, required=state.public)
+    outside = steps.Verify(release, required=state.public)
     if not state.serving:
         return (outside,)
     return (outside, steps.AwaitOldWorkers(app.drain.connections), steps.JudgeProbes(app.prober.budget, probes))
+
+
+def probe(state: HostState, release: Release) -> Probe | None:
+    """Return what to ask during the deploy: an address that the old and the new release both answer, if there is one."""
+    serving = state.release(state.serving)
+    if not serving or not state.edge.running:
+        return None
+    shared = [domain for domain in serving.domains if domain in release.domains]
+    same = (serving.health_path, serving.https) == (release.health_path, release.https)
+    return Probe(shared[0], release.health_path, release.https) if shared and same else None
 
 
 def drain(app: App, state: HostState, release: str) -> tuple[Step, ...]:

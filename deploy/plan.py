@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from deploy import parts
-from deploy.model import HostState, Intent, Release
+from deploy.model import HostState, Intent, Probe, Release
 from deploy.refusals import edge_refusals, notes, refusals
 from deploy.steps import Step, WriteManifest
 from ops.config import Environment
@@ -48,6 +48,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     unchanged: bool = False
     slots: Mapping[str, str] = field(default_factory=dict)
+    probes: Mapping[str, Probe] = field(default_factory=dict)
 
 
 def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...]) -> Plan:
@@ -62,9 +63,7 @@ def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...])
         drafts = {state.host: parts.draft(env, intent, state, release) for state in states}
     except Refused as refused:
         return replace(plan, refusals=(str(refused),))
-    return replace(
-        plan, slots={host: one.slot for host, one in drafts.items()}, phases=_deploy_phases(env, intent, states, drafts)
-    )
+    return replace(plan, slots=_slots(drafts), probes=_probes(states, drafts), phases=_deploy_phases(env, intent, states, drafts))
 
 
 def _clean_up_only(env: Environment, plan: Plan, states: tuple[HostState, ...], hint: str, more: str = "") -> Plan:
@@ -85,7 +84,7 @@ def _deploy_phases(
         "ship": lambda state, new: parts.ship(intent.image, state),
         "migrate": lambda state, new: parts.migrate(app, intent, new, first=state is states[0]),
         "start": lambda state, new: parts.start_new(app, intent, new),
-        "healthy": lambda state, new: (*parts.wait_healthy(env, new, new.processes), WriteManifest(new)),
+        "healthy": lambda state, new: (*parts.wait_healthy(app, new), WriteManifest(new)),
         "switch": lambda state, new: parts.switch(app, state, new),
         "verify": lambda state, new: parts.verify(app, state, new, parts.PROBES),
         "drain": lambda state, new: parts.drain(app, state, new.id),
@@ -98,7 +97,7 @@ def plan_rollback(env: Environment, states: tuple[HostState, ...], to: str | Non
     """Plan the return to a kept release: its own containers, with their image, configuration and environment."""
     plan = Plan("rollback", env.name, to or "", "", _serving(states))
     candidates = rollback_candidates(states)
-    target = next((one for one in candidates if to in (one.id, one.version)), None) if to else _newest_before(states, candidates)
+    target = next((one for one in candidates if to in (one.id, one.version)), None) if to else _before(states, candidates)
     if target is None:
         kept = ", ".join(one.id for one in candidates) or "none"
         return replace(
@@ -110,8 +109,7 @@ def plan_rollback(env: Environment, states: tuple[HostState, ...], to: str | Non
     if against := tuple(line for state in states for line in edge_refusals(state)):
         return replace(plan, refusals=against)
     there = {state.host: state.release(target.id) or target for state in states}
-    slots = {host: one.slot for host, one in there.items()}
-    return replace(plan, slots=slots, phases=_rollback_phases(env, states, there))
+    return replace(plan, slots=_slots(there), probes=_probes(states, there), phases=_rollback_phases(env, states, there))
 
 
 def _rollback_phases(env: Environment, states: tuple[HostState, ...], there: Mapping[str, Release]) -> tuple[Phase, ...]:
@@ -119,7 +117,7 @@ def _rollback_phases(env: Environment, states: tuple[HostState, ...], there: Map
     make: dict[str, Callable[[HostState, Release], tuple[Step, ...]]] = {
         "prepare": lambda state, kept: parts.clean_up(app, state, keep=kept.id),
         "start": lambda state, kept: parts.start_kept(app, state, kept),
-        "healthy": lambda state, kept: parts.wait_healthy(env, kept, kept.processes),
+        "healthy": lambda state, kept: parts.wait_healthy(env.app, kept),
         "switch": lambda state, kept: parts.switch(app, state, kept),
         "verify": lambda state, kept: parts.verify(app, state, kept, 0),
         "drain": lambda state, kept: parts.drain(app, state, kept.id),
@@ -158,10 +156,12 @@ def _kept_whole(state: HostState, id: str) -> bool:
     return release is not None and release.complete and there >= set(release.processes)
 
 
-def _newest_before(states: tuple[HostState, ...], candidates: tuple[Release, ...]) -> Release | None:
-    serving = [state.release(state.serving) for state in states]
-    newest = max((one.created for one in serving if one), default="9999")
-    return next((one for one in candidates if one.created < newest), None)
+def _before(states: tuple[HostState, ...], candidates: tuple[Release, ...]) -> Release | None:
+    """Return what served before the newest serving release, else the newest kept release older than it."""
+    serving = [release for state in states if (release := state.release(state.serving))]
+    newest = max(serving, key=lambda one: one.created, default=None)
+    older = [one for one in candidates if newest is None or one.created < newest.created]
+    return next((one for one in older if newest and one.id == newest.previous), older[0] if older else None)
 
 
 def _answering(state: HostState) -> str | None:
@@ -170,6 +170,14 @@ def _answering(state: HostState) -> str | None:
 
 def _runs(state: HostState, release: Release) -> bool:
     return {one.process for one in state.of_release(release.id) if one.running} >= set(release.processes)
+
+
+def _slots(releases: Mapping[str, Release]) -> dict[str, str]:
+    return {host: release.slot for host, release in releases.items()}
+
+
+def _probes(states: tuple[HostState, ...], releases: Mapping[str, Release]) -> dict[str, Probe]:
+    return {state.host: probe for state in states if (probe := parts.probe(state, releases[state.host]))}
 
 
 def _serving(states: tuple[HostState, ...]) -> dict[str, str | None]:

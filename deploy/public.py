@@ -7,6 +7,8 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
+from deploy.edge import public_proof
+from deploy.model import Release
 from ops.config import Environment, HostAddress
 from ops.errors import Failed
 
@@ -15,42 +17,42 @@ TIMEOUT = 3.0
 _PAUSE = 0.1
 
 
-def base_url(env: Environment, host: HostAddress) -> str:
+def base_url(host: HostAddress, domain: str, *, https: bool) -> str:
     """Return the address under which a server's edge is reached from outside."""
-    return host.url or f"{'https' if env.tls else 'http'}://{env.domains[0]}"
+    return host.url or f"{'https' if https else 'http'}://{domain}"
 
 
-def verify(env: Environment, host: HostAddress, proof_path: str, release: str, health_path: str) -> str:
-    """Ask until the public address answers with the release and its health path with 2xx; returns the address.
+def verify(host: HostAddress, release: Release) -> str:
+    """Ask until the release's own public address answers with it, and its health path with 2xx; returns the address.
 
     Raises Failed after `PATIENCE` seconds.
     """
-    url, deadline = base_url(env, host), time.monotonic() + PATIENCE
-    while True:
-        why = _try(url, env.domains[0], proof_path, release, health_path)
-        if not why:
-            return url
+    url, deadline = base_url(host, release.domains[0], https=release.https), time.monotonic() + PATIENCE
+    while why := _try(url, release):
         if time.monotonic() > deadline:
-            raise Failed(f"{url} does not answer with {release}", where=host.name, why=why,
+            raise Failed(f"{url} does not answer with {release.id}", where=host.name, why=why,
                          fix="check DNS, the firewall and the load balancer")  # fmt: skip
         time.sleep(_PAUSE)
+    return url
 
 
-def answers(env: Environment, host: HostAddress, health_path: str) -> bool:
-    """Tell whether the public address answers the health path with 2xx now."""
+def answers(env: Environment, host: HostAddress) -> bool:
+    """Tell whether the public address, as it is configured now, answers the health path with 2xx."""
+    url = base_url(host, env.domains[0], https=env.tls is not None)
     try:
-        return 200 <= _get(base_url(env, host), env.domains[0], health_path)[0] < 300
+        return 200 <= _get(url, env.domains[0], env.app.health.path)[0] < 300
     except (OSError, http.client.HTTPException):
         return False
 
 
-def _try(url: str, domain: str, proof_path: str, release: str, health_path: str) -> str:
+def _try(url: str, release: Release) -> str:
+    domain = release.domains[0]
     try:
-        status, body = _get(url, domain, proof_path)
-        if body.strip() != release:
+        status, body = _get(url, domain, public_proof(release.generation))
+        if body.strip() != release.id:
             return f"it answered {status} {body[:80]!r} where the new release should"
-        status, body = _get(url, domain, health_path)
-        return "" if 200 <= status < 300 else f"{health_path} answered {status} {body[:80]!r}"
+        status, body = _get(url, domain, release.health_path)
+        return "" if 200 <= status < 300 else f"{release.health_path} answered {status} {body[:80]!r}"
     except (OSError, http.client.HTTPException) as error:
         return str(error) or repr(error)
 

@@ -74,7 +74,7 @@ class Work:
     def observe(self) -> tuple[HostState, ...]:
         """Look at all servers at once, from inside and through their public address."""
         with ThreadPoolExecutor(2 * len(self.links)) as pool:
-            reachable = [pool.submit(public.answers, self.env, link.host, self.env.app.health.path) for link in self.links]
+            reachable = [pool.submit(public.answers, self.env, link.host) for link in self.links]
             states = list(pool.map(lambda server: server.observe(), self.servers.values()))
             return tuple(replace(state, public=seen.result()) for state, seen in zip(states, reachable, strict=True))
 
@@ -127,14 +127,14 @@ def _release(
         states = work.observe()
         plan = plan_deploy(env, intent, states) if intent else PLANS[kind](env, states, options)
         summary = Summary(kind, env.name, "", plan.release, plan.version, list(work.servers), plan.previous,
-                          url=public.base_url(env, env.hosts[0]))  # fmt: skip
+                          url=public.base_url(env.hosts[0], env.domains[0], https=env.tls is not None))  # fmt: skip
         agreed = confirm(plan, states)
         if plan.refusals:
             raise Refused(f"{kind} refused, nothing was changed", why="\n         ".join(plan.refusals))
         if plan.unchanged or options.dry_run or not agreed:
             summary.result = "unchanged" if plan.unchanged else "planned" if options.dry_run else "declined"
         else:
-            _carry_out(work, plan, states, summary, reporter, began)
+            _carry_out(work, plan, summary, reporter, began)
         summary.seconds = round(time.monotonic() - began, 3)
         summary.round_trips = {link.name: link.calls for link in work.links}
         return summary
@@ -152,9 +152,9 @@ def _ask_for_locks(work: Work, what: str) -> None:
         server.lock(holder)
 
 
-def _carry_out(work: Work, plan: Plan, states: Sequence[HostState], summary: Summary, reporter: Progress, began: float) -> None:
+def _carry_out(work: Work, plan: Plan, summary: Summary, reporter: Progress, began: float) -> None:
     operation = randomness.token_hex(6)
-    with _journalled(work, plan, operation, summary, began), _probing(work, states, summary):
+    with _journalled(work, plan, operation, summary, began), _probing(work, plan, summary):
         run = Run(plan, work.servers, operation, reporter)
         try:
             run.apply()
@@ -202,12 +202,10 @@ def _journal_end(server: Server, record: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _probing(work: Work, states: Sequence[HostState], summary: Summary) -> Iterator[None]:
-    """Send requests through every edge that serves something, as long as the plan is carried out."""
-    app, domain = work.env.app, work.env.domains[0]
-    for state in states:
-        if state.serving and state.edge.running:
-            work.servers[state.host].probe(domain, app.health.path, app.prober.interval)
+def _probing(work: Work, plan: Plan, summary: Summary) -> Iterator[None]:
+    """Send requests through the edges as long as the plan is carried out."""
+    for host, probe in plan.probes.items():
+        work.servers[host].probe(probe, work.env.app.prober.interval)
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from deploy.model import HealthSpec, HostState, ImageRef, Pem, ProbeReport, ProcessSpec, Release
+from deploy.model import HealthSpec, HostState, ImageRef, Pem, Probe, ProbeReport, ProcessSpec, Release
 
 
 class Server(Protocol):
@@ -84,7 +84,7 @@ class Server(Protocol):
     def remove_image(self, name: str) -> None:
         """Remove an image's name; one that is gone or in use is left."""
 
-    def probe(self, host: str, path: str, interval: float) -> None:
+    def probe(self, probe: Probe, interval: float) -> None:
         """Start sending requests through the edge."""
 
     def probe_mark(self) -> None:
@@ -93,5 +93,5 @@ class Server(Protocol):
     def probe_report(self, *, stop: bool, minimum: int = 0) -> ProbeReport | None:
         """Return what the prober saw, once it has seen so many requests since the mark; None when it was never started."""
 
-    def verify_public(self, generation: str, release: str, path: str) -> str:
+    def verify_public(self, release: Release) -> str:
         """Ask through the public address whether the release answers; returns what was asked. Raises Failed."""

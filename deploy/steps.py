@@ -273,9 +273,7 @@ class Switch:
 class Verify(_NothingToUndo):
     """Check from outside that the new release answers."""
 
-    release: str
-    generation: str
-    path: str
+    release: Release
     required: bool
     why: str = "users come through the public address"
     title: str = "verify through the public address"
@@ -283,7 +281,7 @@ class Verify(_NothingToUndo):
     def apply(self, server: Server) -> None:
         """Ask; where it was not reachable before either, a failure is only remarked."""
         try:
-            server.verify_public(self.generation, self.release, self.path)
+            server.verify_public(self.release)
         except Failed as failed:
             if self.required:
                 raise

@@ -30,6 +30,7 @@ from deploy.model import (
     ImageRef,
     Intent,
     Pem,
+    Probe,
     ProbeReport,
     ProcessSpec,
     Release,
@@ -494,7 +495,7 @@ class FakeServer:
             self.machine.images.pop(name, None)
 
     @_call
-    def probe(self, host: str, path: str, interval: float) -> None:
+    def probe(self, probe: Probe, interval: float) -> None:
         self._probing = True
 
     @_call
@@ -509,9 +510,9 @@ class FakeServer:
         )
 
     @_call
-    def verify_public(self, generation: str, release: str, path: str) -> str:
-        if not self.machine.public_works or (self.machine.answering, self.machine.serves()) != (generation, release):
-            raise Failed(f"http://{DOMAIN} does not answer with {release}", where=self.name)
+    def verify_public(self, release: Release) -> str:
+        if not self.machine.public_works or (self.machine.answering, self.machine.serves()) != (release.generation, release.id):
+            raise Failed(f"http://{DOMAIN} does not answer with {release.id}", where=self.name)
         return f"http://{DOMAIN}"
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any
 
-from ops.agent.engine import Engine
+from ops.agent.engine import Engine, EngineError
 from ops.agent.files import move, remove
 
 Cancel = threading.Event
@@ -60,7 +60,11 @@ class _Target:
         if kind == "NONE":
             return True
         command = words if kind == "CMD" else ["/bin/sh", "-c", *words]
-        code, said = engine.execute(self.name, command, float(check.get("Timeout") or 30e9) / 1e9)
+        try:
+            code, said = engine.execute(self.name, command, float(check.get("Timeout") or 30e9) / 1e9)
+        except EngineError as error:  # as the engine does with one that takes too long: it may pass the next time
+            self.last = f"its health check did not end: {error}"
+            return False
         self.last = f"its health check ended with exit code {code}: {said}"
         return code == 0
 

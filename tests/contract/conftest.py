@@ -82,7 +82,7 @@ class Subject:
 
     def health(self, release: Release) -> tuple[HealthSpec, ...]:
         """Return what to wait for."""
-        (step,) = parts.wait_healthy(self.env, release, release.processes)
+        (step,) = parts.wait_healthy(self.env.app, release)
         wanted: tuple[HealthSpec, ...] = step.wanted  # type: ignore[attr-defined]
         return wanted
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
-from deploy.model import HealthSpec
+from deploy.model import HealthSpec, Probe
 from ops.errors import Failed, Locked, TidegateError
 from tests.contract.conftest import Subject
 
@@ -216,15 +217,15 @@ def test_an_image_is_there_once_received_and_goes_when_nothing_needs_it(subject:
 
 def test_the_public_address_proves_the_release(subject: Subject) -> None:
     release = subject.serve()
-    assert subject.server.verify_public(release.generation, release.id, "/health").startswith("http://")
+    assert subject.server.verify_public(release).startswith("http://")
     with pytest.raises(Failed):
-        subject.server.verify_public("another-generation", release.id, "/health")
+        subject.server.verify_public(replace(release, generation="another-generation"))
 
 
 def test_the_prober_reports_only_once_it_was_started(subject: Subject) -> None:
     subject.serve()
     assert subject.server.probe_report(stop=False) is None
-    subject.server.probe(subject.env.domains[0], "/health", 0.02)
+    subject.server.probe(Probe(subject.env.domains[0], "/health", https=False), 0.02)
     subject.server.probe_mark()
     report = subject.server.probe_report(stop=True, minimum=5)
     assert report is not None

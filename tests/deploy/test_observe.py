@@ -15,7 +15,7 @@ from ops.errors import Refused
 HELLO = {"skew": 0.04, "engine": {"Version": "26.1.5+dfsg1", "ApiVersion": "1.45"}}
 EDGE = render(EdgeFile(app="blog", release="v2", generation="v2-abc", upstream="10.213.1.140", port=3000, domains=("blog.example.com",),
                        body_size="10m", timeout=60, idle=5, gzip=True, pem=None))  # fmt: skip
-RELEASE = Release(id="v2", version="v2", slot="green", image="tidegate/blog:v2", content="c", config_hash="h", environment_hash="e", port=3000,
+RELEASE = Release(domains=("blog.example.com",), id="v2", version="v2", slot="green", image="tidegate/blog:v2", content="c", config_hash="h", environment_hash="e", port=3000,
                   address="10.213.1.140", processes=("web", "worker"), edge_file=EDGE, generation="v2-abc", created="2026-01-02", by="ann")  # fmt: skip
 
 

@@ -20,7 +20,7 @@ SLOTS = {"v1": "blue", "v2": "green", "v3": "blue"}
 
 def release(id: str, *, complete: bool = True, processes: tuple[str, ...] = ("web",)) -> Release:
     file = EdgeFile("blog", id, f"{id}-nonce", ADDRESSES[id], 3000, (DOMAIN,), "10m", 60, 5, gzip=True, pem=None)
-    return Release(id=id, version=id, slot=SLOTS[id], image=f"tidegate/blog:{id}", content=f"content-of-{id}", config_hash="config-1",
+    return Release(domains=("blog.example.com",), id=id, version=id, slot=SLOTS[id], image=f"tidegate/blog:{id}", content=f"content-of-{id}", config_hash="config-1",
                    environment_hash="{}", port=3000, address=ADDRESSES[id], processes=processes, edge_file=render(file),
                    generation=f"{id}-nonce", created=f"2026-01-0{id[1]}", by="ann", complete=complete)  # fmt: skip
 

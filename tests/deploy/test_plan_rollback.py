@@ -154,9 +154,6 @@ def test_a_serving_release_whose_containers_are_stopped_is_started_by_a_rollback
     assert servers.only.serves() == "v2"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the newest kept release is taken, though its successor's manifest names another as `previous`"
-)
 def test_after_a_rollback_and_a_new_deploy_the_next_rollback_goes_where_the_first_one_went() -> None:
     servers = world("v1", "v2")
     rollback(servers, ENV)  # v2 was bad

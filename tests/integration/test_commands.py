@@ -133,6 +133,17 @@ def test_a_rollback_to_a_named_release_brings_its_own_environment_back(shaky: Ap
     assert third in refused.document["cause"]
 
 
+def test_a_health_path_that_changes_with_the_release_fails_nobody_in_either_direction(shaky: App) -> None:
+    shaky.configure(environment={"BEHAVIOUR": "broken_pages"})  # answers /health and nothing else
+    old = shaky.deploy().document["release"]
+    shaky.configure(health={"path": "/elsewhere", "timeout": "20s"})
+    with shaky.users() as users:
+        done = [shaky.deploy().document, shaky.inv("deploy.rollback", "--json").document]
+    users.nobody_noticed()
+    assert only(shaky.serving()) == old
+    assert [probe["failures"] for one in done for probe in one["probes"].values()] == [0] * 4
+
+
 def test_every_json_answer_is_one_document(shaky: App) -> None:
     for words in ("deploy.status", "deploy.history", "server.check", "config.show", "sandbox.status", "deploy.prune"):
         json.loads(shaky.inv(words, "--json").out)

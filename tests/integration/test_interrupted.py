@@ -17,8 +17,8 @@ pytestmark = pytest.mark.integration
 Record = Callable[[str, object], None]
 HALF_DONE = "find /srv/tidegate -name '*.staged' -o -path '*/staged/*.conf' -o -path '*/staged/*.test' -o -name '*.new'"
 MOMENTS = (
-    ("ship", 0.0), ("start", 0.1), ("wait until", 0.0), ("switch requests", 0.0), ("switch requests", 0.03),
-    ("let open requests finish", 0.0), ("stop", 0.05),
+    ("ship", 0.0), ("start", 0.1), ("switch requests", 0.03), ("let open requests finish", 0.0), ("stop", 0.05),
+    pytest.param("wait until", 0.0, marks=pytest.mark.slow), pytest.param("switch requests", 0.0, marks=pytest.mark.slow),
 )  # fmt: skip
 
 

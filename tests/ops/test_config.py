@@ -47,7 +47,7 @@ def test_a_minimal_file_gets_the_defaults(loaded: Load, tmp_path: Path) -> None:
     app = environment.app
     assert (app.name, app.port, app.keep_releases, app.image) == ("blog", 3000, 5, None)
     assert (app.context, app.dockerfile) == (tmp_path, tmp_path / "Dockerfile")
-    assert (app.health.path, app.health.successes, app.health.interval, app.health.timeout) == ("/health", 3, 0.1, 60)
+    assert (app.health.path, app.health.successes, app.health.interval, app.health.timeout) == ("/health", 3, 0.05, 60)
     assert (app.drain.grace, app.drain.connections, app.drain.idle) == (10, 30, 5)
     assert (app.edge.body_size, app.edge.gzip, app.prober.interval, app.prober.budget) == ("10m", True, 0.05, 0)
     assert (environment.domains, environment.approve) == (("blog.example.com",), False)

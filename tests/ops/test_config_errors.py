@@ -47,7 +47,7 @@ def problems(folder: Path, text: str | bytes) -> tuple[Problem, ...]:
         ('health.interval = "soon"', "health.interval", "a duration such as", '"soon"'),
         ('health.interval = "0ms"', "health.interval", "at least 0.005", '"0ms"'),
         ("health.interval = inf", "health.interval", "a duration such as", "inf"),
-        ('health.timeout = "200ms"', "health.timeout", "at least successes times interval = 300ms", '"200ms"'),
+        ('health.timeout = "100ms"', "health.timeout", "at least successes times interval = 150ms", '"100ms"'),
         ('drain.grace = "-1s"', "drain.grace", "a duration such as", '"-1s"'),
         ("migrate.command = []", "migrate.command", "at least 1 in the list", "a list of 0"),
         ('migrate.command = "run me"', "migrate.command", "a list", '"run me"'),
