@@ -195,6 +195,10 @@ class DockerServer:
         """Put a certificate with its key where nginx reads it."""
         self._send("write", path=f"{EDGE_HOME}/tls/{pem.name}", text=pem.content.reveal(), mode=0o600)
 
+    def remove_pem(self, name: str) -> None:
+        """Remove a certificate with its key."""
+        self._send("remove", path=f"{EDGE_HOME}/tls/{name}")
+
     def stage_edge(self, content: str) -> None:
         """Write the app's next nginx file beside the live one and have nginx test it. Raises Failed with its words."""
         test = f"{EDGE_HOME}/staged/{self._app}.test"

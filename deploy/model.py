@@ -115,6 +115,7 @@ class HostState:
     releases: tuple[Release, ...] = ()
     edge: EdgeState = EdgeState()
     images: Mapping[str, str] = field(default_factory=dict)
+    pems: tuple[str, ...] = ()
     taken: frozenset[str] = frozenset()
     subnet: str | None = None
     disk_free: int = 0

@@ -68,6 +68,7 @@ def parse(host: str, app: str, hello: Mapping[str, Any], seen: Mapping[str, Any]
         foreign=frozenset(name.lstrip("/") for one in listed for name in one["Names"] if _labels(one).get(LABEL_APP) != app),
         releases=releases,
         edge=_edge(app, listed, seen),
+        pems=tuple(seen["pems"]),
         images=_images(seen["engine"]["images"]),
         taken=_taken(listed, seen["engine"]["network"] or {}),
         subnet=_subnet(seen["engine"]["network"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from deploy import steps
 from deploy.addresses import free_address
 from deploy.edge import EdgeFile, render
@@ -87,7 +89,7 @@ def clean_up(app: App, state: HostState, keep: str | None = None) -> tuple[Step,
         found.append(steps.RemoveContainers(names, "left by a deploy that never finished", app.drain.grace))
     halves = tuple(one.id for one in state.releases if not one.complete and one.id not in (state.serving, keep))
     if halves:
-        found.append(steps.Prune(halves, (), (), "releases that never served"))
+        found.append(steps.Prune("releases that never served", halves))
     idle = tuple(
         one.name for one in state.containers if one.running and one.release not in (state.serving, keep) and one not in left
     )
@@ -199,11 +201,18 @@ def prune(app: App, state: HostState, newest: Release | None) -> tuple[Step, ...
     gone = tuple(one for one in served if one.id not in kept)
     names = {one.id for one in gone}
     containers = tuple(one.name for one in state.containers if one.release in names)
-    needed = {one.image for one in wanted if one.id in kept}
-    images = tuple(name for name in state.images if name not in needed)
-    if not gone and not images:
+    needed = [one for one in wanted if one.id in kept]
+    images = tuple(name for name in state.images if name not in {one.image for one in needed})
+    pems = _unused_pems(app, state, [state.edge.content or "", *(one.edge_file for one in needed)])
+    if not (gone or images or pems):
         return ()
-    return (steps.Prune(tuple(one.id for one in gone), containers, images, f"keep_releases = {app.keep_releases}"),)
+    why = f"keep_releases = {app.keep_releases}"
+    return (steps.Prune(why, tuple(one.id for one in gone), containers, images, pems),)
+
+
+def _unused_pems(app: App, state: HostState, used: list[str]) -> tuple[str, ...]:
+    own = re.compile(rf"{re.escape(app.name)}-[0-9a-f]{{16}}\.pem")
+    return tuple(name for name in state.pems if own.fullmatch(name) and not any(name in text for text in used))
 
 
 def _spec(app: App, intent: Intent, release: Release, process: str, command: tuple[str, ...], address: str | None) -> ProcessSpec:

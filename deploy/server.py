@@ -60,6 +60,9 @@ class Server(Protocol):
     def write_pem(self, pem: Pem) -> None:
         """Put a certificate with its key where nginx reads it."""
 
+    def remove_pem(self, name: str) -> None:
+        """Remove a certificate with its key."""
+
     def stage_edge(self, content: str) -> None:
         """Write the app's next nginx file beside the live one and have nginx test it. Raises Failed with its words."""
 

@@ -86,12 +86,12 @@ def follow(lines: Iterable[Any], progress: Progress, *, where: str) -> None:
 def pipe_whole(image: str, socket: Path, *, where: str) -> None:
     """Pipe an image from the local engine into a server's, file descriptor to file descriptor. Raises Failed."""
     docker = build_cli()[0]
-    save = subprocess.Popen([docker, "save", image], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    load = subprocess.run([docker, "-H", f"unix://{socket}", "load"], stdin=save.stdout, capture_output=True, check=False)
-    assert save.stdout
-    assert save.stderr
-    save.stdout.close()
-    words = save.stderr.read().decode("utf-8", "replace")
-    if save.wait() or load.returncode:
+    with subprocess.Popen([docker, "save", image], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as save:
+        assert save.stdout
+        assert save.stderr
+        load = subprocess.run([docker, "-H", f"unix://{socket}", "load"], stdin=save.stdout, capture_output=True, check=False)
+        save.stdout.close()
+        words = save.stderr.read().decode("utf-8", "replace")
+    if save.returncode or load.returncode:
         why = (words + load.stderr.decode("utf-8", "replace")).strip()
         raise Failed("the image could not be piped to the server", where=where, why=why, fix="run the deploy again")

@@ -338,22 +338,26 @@ class CompleteRelease(_NothingToUndo):
 
 @dataclass(frozen=True)
 class Prune(_NothingToUndo):
-    """Remove what is beyond `keep_releases`."""
+    """Remove what nothing that is kept needs."""
 
-    releases: tuple[str, ...]
-    containers: tuple[str, ...]
-    images: tuple[str, ...]
     why: str
+    releases: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    pems: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """Name what goes."""
-        return f"prune {', '.join(self.releases or self.images)}"
+        return f"prune {', '.join(self.releases or self.images or self.pems)}"
 
     def apply(self, server: Server) -> None:
-        """Containers first, then the manifest that explains them, then images nobody needs."""
-        server.remove(self.containers)
+        """Containers first, then the manifest that explains them, then images and certificates nobody needs."""
+        if self.containers:
+            server.remove(self.containers)
         for release in self.releases:
             server.remove_release(release)
         for image in self.images:
             server.remove_image(image)
+        for pem in self.pems:
+            server.remove_pem(pem)

@@ -312,6 +312,7 @@ class FakeServer:
                 ],
             },
             "releases": dict(machine.manifests),
+            "pems": sorted(machine.pems),
             "journal": "".join(f"{line}\n" for line in machine.journal),
             "edge": dict(machine.edge_files),
             "answering": machine.answering,
@@ -427,6 +428,11 @@ class FakeServer:
     def write_pem(self, pem: Pem) -> None:
         self._effect("write")
         self.machine.pems[pem.name] = pem.content
+
+    @_call
+    def remove_pem(self, name: str) -> None:
+        self._effect("remove")
+        self.machine.pems.pop(name, None)
 
     @_call
     def stage_edge(self, content: str) -> None:

@@ -66,10 +66,15 @@ def read(path: str, tail: int = 0) -> str | None:
         return None
 
 
+def names(folder: str, suffix: str) -> list[str]:
+    """Return the names in a folder that end so."""
+    found = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(name for name in found if name.endswith(suffix))
+
+
 def read_all(folder: str, suffix: str) -> dict[str, str]:
     """Return name → text of the files in a folder with that suffix."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    texts = {name: read(os.path.join(folder, name)) for name in sorted(names) if name.endswith(suffix)}
+    texts = {name: read(os.path.join(folder, name)) for name in names(folder, suffix)}
     return {name: text for name, text in texts.items() if text is not None}
 
 

@@ -119,6 +119,7 @@ class Agent:
             "releases": {**files.read_all(folder, ".staged"), **files.read_all(folder, ".json")},
             "journal": files.read(journal, 16384) or "",
             "edge": files.read_all(edge, ".conf"),
+            "pems": files.names(f"{edge}/../tls", ".pem"),
             "answering": answering[1].strip() if answering[0] == 200 else None,
             **facts.facts([], []),
         }

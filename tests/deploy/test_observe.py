@@ -50,7 +50,7 @@ IMAGES = [{"Id": "sha256:6f19", "RepoTags": ["tidegate/blog:v2"], "Labels": {"de
 def seen(**changes: Any) -> dict[str, Any]:
     known: dict[str, Any] = {
         "engine": {"containers": [WEB, NGINX, SHOP], "network": NETWORK, "images": IMAGES},
-        "releases": {"v2.json": RELEASE.to_json()}, "journal": "", "edge": {"blog.conf": EDGE}, "answering": "v2-abc", "disk": {"free": 10, "total": 20},
+        "pems": [], "releases": {"v2.json": RELEASE.to_json()}, "journal": "", "edge": {"blog.conf": EDGE}, "answering": "v2-abc", "disk": {"free": 10, "total": 20},
     }  # fmt: skip
     return {**known, **changes}
 
