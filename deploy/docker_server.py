@@ -106,17 +106,17 @@ class DockerServer:
             pipe_whole(image.name, self._link.socket, where=self.name)
 
     def _pull_from_us(self, image: str, version: str) -> bool:
-        path = self._shipper.offer(image) if self._shipper else None
+        if self._shipper is None or (path := self._shipper.offer(image)) is None:
+            return False
         try:
-            port = self._link.callback_port() if path else 0
+            port = self._link.callback_port()
         except TimeoutError:
-            port = 0
-        if not port:
             return False
         there = f"localhost:{port}/{path}"
         try:
             follow(self.engine.pull(there, version, stream=True, decode=True), self._progress, where=self.name)
         except Failed as failed:
+            self._shipper.forget()
             self.remark(f"the whole image had to be piped, its layers could not be pulled: {failed.why}")
             return False
         self._ask(f"name {image}", containers.rename_image(f"{there}:{version}", image))

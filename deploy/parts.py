@@ -35,7 +35,7 @@ PROBES = 5  # requests that must have been answered since the switch before the 
 def draft(env: Environment, intent: Intent, state: HostState, release: str) -> Release:
     """Return the manifest of the release as it will be on a server. Raises Refused when no address is free."""
     app = env.app
-    address = free_address(state.subnet or "", state.taken, app.name)
+    address = free_address(state.subnet or "", _taken(state), app.name)
     generation = f"{release}-{intent.nonce}"
     edge = EdgeFile(app.name, release, generation, address, app.port, env.domains, app.edge.body_size,
                     app.edge.timeout, app.drain.idle, app.edge.gzip, intent.pem.name if intent.pem else None, intent.edge_extra)  # fmt: skip
@@ -46,6 +46,12 @@ def draft(env: Environment, intent: Intent, state: HostState, release: str) -> R
         created=intent.now.isoformat(timespec="milliseconds"), by=intent.by, previous=state.serving,
         domains=env.domains, health_path=app.health.path, https=env.tls is not None,
     )  # fmt: skip
+
+
+def _taken(state: HostState) -> frozenset[str]:
+    """Return addresses that somebody has, or to which nginx may still send requests meant for another release."""
+    named = re.findall(r"server ([0-9.]+):", state.edge.content or "")
+    return state.taken.union(named, (one.address for one in state.releases))
 
 
 def container_name(app: str, release: str, process: str) -> str:

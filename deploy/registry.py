@@ -55,6 +55,10 @@ class Blobs:
             file.unlink()
         return genuine
 
+    def forget(self) -> None:
+        """Remove all blobs, since one of them may be damaged."""
+        self.prune(0)
+
     def prune(self, limit: int) -> None:
         """Remove abandoned uploads, and the longest unused blobs until `limit` bytes are left."""
         for abandoned in self.folder.glob("upload-*"):

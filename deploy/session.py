@@ -6,6 +6,8 @@ Only light imports here: ssh authenticates in its own process while the rest of 
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -34,11 +36,24 @@ def reserve(state: Path) -> Doorstep:
     """Listen on the port of last time if it is free: by that name the local engine remembers what it pushed."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     memory = state / "registry.json"
-    known = json.loads(memory.read_text()) if memory.exists() else {}
-    door = Doorstep(_listen(known.get("port", 0)), known.get("token") or secrets.token_hex(16))
-    memory.touch(mode=0o600)
-    memory.write_text(json.dumps({"token": door.token, "port": door.port}))
+    port, token = _recall(memory)
+    door = Doorstep(_listen(port), token or secrets.token_hex(16))
+    draft = memory.with_name(f"{memory.name}.{os.getpid()}")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps({"token": door.token, "port": door.port}))
+    draft.replace(memory)
     return door
+
+
+def _recall(memory: Path) -> tuple[int, str]:
+    """Return the port and the name of last time; none where the file is not what we write."""
+    try:
+        known = json.loads(memory.read_text())
+        port, token = int(known["port"]), str(known["token"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0, ""
+    genuine = 0 < port < 65536 and re.fullmatch(r"[0-9a-f]{32}", token)
+    return (port, token) if genuine else (0, "")
 
 
 def _listen(port: int) -> socket.socket:

@@ -44,7 +44,10 @@ class Shipper:
         self.registry.__exit__()
         if self._pushed:
             self._blobs.prune(CACHE_LIMIT)
-        self._blobs.prune(CACHE_LIMIT)
+
+    def forget(self) -> None:
+        """Forget what was pushed: a server could not use it, so the next deploy offers it anew."""
+        self._blobs.forget()
 
     def offer(self, image: str) -> str | None:
         """Push an image to our registry, once; return its path there, None when the engine cannot reach us."""

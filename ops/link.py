@@ -119,11 +119,15 @@ class Link:
         if callback_port:
             forward += ["-R", f"127.0.0.1:0:127.0.0.1:{callback_port}"]
         remote = sh("python3", "-I", "-S", "-u", "-c", _LOADER, len(program)).reveal()
-        # A session of its own: Ctrl-C in the terminal must reach us and not cut the line we undo over.
-        process = subprocess.Popen(
-            ["ssh", *options, *forward, "--", self.host.address, remote],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+        try:
+            # A session of its own: Ctrl-C in the terminal must reach us and not cut the line we undo over.
+            process = subprocess.Popen(
+                ["ssh", *options, *forward, "--", self.host.address, remote],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+        except FileNotFoundError:
+            shutil.rmtree(self._folder)
+            raise Refused("ssh is not installed on this machine", fix="install openssh-client") from None
         try:
             self._pipe(process).write(program)
             self._pipe(process).flush()

@@ -39,12 +39,15 @@ class _Target:
         self.last = "no answer yet"
         self.died = False
         self._streak = 0
+        self._restarts: int | None = None
 
     def passes(self, engine: Engine) -> bool:
         """Look once; True when all that was asked of it holds."""
         known = engine.inspect(self.name)
         state = known["State"]
-        if known["RestartCount"] or state["Status"] in ("exited", "dead", "restarting"):
+        if self._restarts is None:  # one that has served before may have been restarted then
+            self._restarts = known["RestartCount"]
+        if known["RestartCount"] > self._restarts or state["Status"] in ("exited", "dead", "restarting"):
             oom = ", out of memory" if state.get("OOMKilled") else ""
             self.died, self.last = True, f"exit code {state['ExitCode']}{oom}"
             return False

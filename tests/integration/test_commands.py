@@ -141,7 +141,7 @@ def test_a_health_path_that_changes_with_the_release_fails_nobody_in_either_dire
         done = [shaky.deploy().document, shaky.inv("deploy.rollback", "--json").document]
     users.nobody_noticed()
     assert only(shaky.serving()) == old
-    assert [probe["failures"] for one in done for probe in one["probes"].values()] == [0] * 4
+    assert not [probe for one in done for probe in one["probes"].values() if probe["failures"]]
 
 
 def test_every_json_answer_is_one_document(shaky: App) -> None:
