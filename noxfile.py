@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import nox
 from nox.project import dependency_groups, load_toml
@@ -18,6 +19,8 @@ GROUPS = ("lint", "types", "tests", "dev")
 APPLICATION = ("runtime", "types", "tests", "dev")  # these locks hold what Tidegate itself imports, too
 COMPILE = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version=3.11", "--no-header",
            "--no-emit-index-url", "--annotation-style=line", "--custom-compile-command=nox -s lock")  # fmt: skip
+# After Ctrl-C a deploy undoes itself and servers are removed, which nox would cut short after half a second.
+PATIENCE: dict[str, Any] = {"interrupt_timeout": 60.0, "terminate_timeout": 60.0}
 ENGINE = """
 import sys
 from deploy.local_engine import ensure
@@ -72,21 +75,21 @@ def integration(session: nox.Session) -> None:
     """Run the tests on real servers, for which a Docker engine is made ready; arguments go to pytest."""
     _install(session, "tests")
     session.run("python", "-c", ENGINE)
-    session.run("pytest", "-m", "integration and not slow", *session.posargs)
+    session.run("pytest", "-m", "integration and not slow", *session.posargs, **PATIENCE)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Show the main job: servers start, versions are swapped under load, one fails, one is rolled back."""
     _install(session, "runtime")
-    session.run("python", "-m", "deploy.demo", *session.posargs)
+    session.run("python", "-m", "deploy.demo", *session.posargs, **PATIENCE)
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure deploys and rollbacks by phase, on loopback and on a slow line."""
     _install(session, "runtime")
-    session.run("python", "-m", "deploy.bench", *session.posargs)
+    session.run("python", "-m", "deploy.bench", *session.posargs, **PATIENCE)
 
 
 @nox.session(default=False)

@@ -78,7 +78,9 @@ def fingerprint(app: App) -> str:
 
 
 def _files(app: App) -> Iterator[Path]:
-    from docker.utils.build import exclude_paths
+    import ops.engine  # noqa: F401  # it loads the SDK without what takes long
+
+    from docker.utils.build import exclude_paths  # isort: skip
 
     own = Path(f"{app.dockerfile}.dockerignore")
     ignore = own if own.exists() else app.context / ".dockerignore"
@@ -90,7 +92,10 @@ def _files(app: App) -> Iterator[Path]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""  # without git, as without a repository, the content names the version
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

@@ -54,8 +54,10 @@ def make_intent(env: Environment, options: Options, environ: Mapping[str, str], 
     values: dict[str, str | Secret] = {**app.environment, **resolve_secrets(env, app.secrets, environ)}
     extra = app.edge.include.read_text() if app.edge.include else ""
     pem = _pem(env, environ)
+    began = time.monotonic()
+    image = _image(app, options, reporter)
     return Intent(
-        image=_image(app, options, reporter),
+        image=image,
         environment=values,
         config_hash=_digest(_what_runs(env, extra, pem)),
         environment_hash=_digest({key: _plain(value) for key, value in values.items()}),
@@ -65,6 +67,7 @@ def make_intent(env: Environment, options: Options, environ: Mapping[str, str], 
         now=datetime.now(UTC),
         by=who(),
         force=options.force,
+        build_seconds=time.monotonic() - began,
     )
 
 

@@ -217,6 +217,7 @@ class Intent:
     now: datetime
     by: str
     force: bool = False
+    build_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -40,35 +40,37 @@ def answers(env: Environment, host: HostAddress) -> bool:
     """Tell whether the public address, as it is configured now, answers the health path with 2xx."""
     url = base_url(host, env.domains[0], https=env.tls is not None)
     try:
-        return 200 <= _get(url, env.domains[0], env.app.health.path)[0] < 300
+        return 200 <= _get(url, env.domains[0], env.app.health.path)[0][0] < 300
     except (OSError, http.client.HTTPException):
         return False
 
 
 def _try(url: str, release: Release) -> str:
-    domain = release.domains[0]
     try:
-        status, body = _get(url, domain, public_proof(release.generation))
-        if body.strip() != release.id:
-            return f"it answered {status} {body[:80]!r} where the new release should"
-        status, body = _get(url, domain, release.health_path)
-        return "" if 200 <= status < 300 else f"{release.health_path} answered {status} {body[:80]!r}"
+        proof, health = _get(url, release.domains[0], public_proof(release.generation), release.health_path)
     except (OSError, http.client.HTTPException) as error:
         return str(error) or repr(error)
+    if proof[1].strip() != release.id:
+        return f"it answered {proof[0]} {proof[1][:80]!r} where the new release should"
+    return "" if 200 <= health[0] < 300 else f"{release.health_path} answered {health[0]} {health[1][:80]!r}"
 
 
-def _get(url: str, domain: str, path: str) -> tuple[int, str]:
+def _get(url: str, domain: str, *paths: str) -> list[tuple[int, str]]:
+    """Return status and body of requests over one connection. Raises OSError and HTTPException."""
     parts = urlsplit(url)
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(
-            parts.hostname or "", parts.port, timeout=TIMEOUT, context=ssl.create_default_context()
-        )
+        context = ssl.create_default_context()
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=TIMEOUT, context=context)
     else:
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
     try:
-        connection.request("GET", path, headers={"Host": domain, "Connection": "close", "User-Agent": "tidegate"})
-        answer = connection.getresponse()
-        return answer.status, answer.read(4096).decode("utf-8", "replace")
+        return [_ask(connection, domain, path) for path in paths]
     finally:
         connection.close()
+
+
+def _ask(connection: http.client.HTTPConnection, domain: str, path: str) -> tuple[int, str]:
+    connection.request("GET", path, headers={"Host": domain, "User-Agent": "tidegate"})
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode("utf-8", "replace")

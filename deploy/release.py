@@ -128,6 +128,8 @@ def _release(
         plan = plan_deploy(env, intent, states) if intent else PLANS[kind](env, states, options)
         summary = Summary(kind, env.name, "", plan.release, plan.version, list(work.servers), plan.previous,
                           url=public.base_url(env.hosts[0], env.domains[0], https=env.tls is not None))  # fmt: skip
+        if intent:
+            summary.phases["build"] = round(intent.build_seconds, 3)
         agreed = confirm(plan, states)
         if plan.refusals:
             raise Refused(f"{kind} refused, nothing was changed", why="\n         ".join(plan.refusals))
@@ -159,7 +161,7 @@ def _carry_out(work: Work, plan: Plan, summary: Summary, reporter: Progress, beg
         try:
             run.apply()
         finally:
-            summary.phases = run.outcome.phases
+            summary.phases |= run.outcome.phases
     summary.notes += run.outcome.leftovers + [line for server in work.servers.values() for line in server.remarks]
     summary.result = "done"
 

@@ -24,9 +24,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tag(root: Path) -> str:
-    """What keeps the names of this run's apps from those of others on this machine."""
-    return Sandbox(root).id.partition("-")[0]
+def tag(root: Path) -> Iterator[str]:
+    """What keeps the names of this run's apps from those of others on this machine; its images go at the end."""
+    tag = Sandbox(root).id.partition("-")[0]
+    yield tag
+    _remove_images(tag)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +39,6 @@ def servers(root: Path, tag: str) -> Iterator[list[Server]]:
         yield [Server(known) for known in Sandbox(root).status()]
     finally:
         first.inv("sandbox.down")
-        _remove_images(tag)
 
 
 def _remove_images(tag: str) -> None:

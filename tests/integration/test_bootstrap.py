@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory, root: object) -> Iterator[App]:
+def bare(tmp_path_factory: pytest.TempPathFactory, root: object, tag: str) -> Iterator[App]:
     """A project with one server that has sshd and sudo, and whose host key is not known yet."""
     folder = tmp_path_factory.mktemp("bare")
     sandbox = Sandbox(folder, "fresh", target="bare")
@@ -21,7 +21,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory, root: object) -> Iterator[App
     try:
         servers = [Server(known) for known in sandbox.up(1, print)]
         sandbox.known_hosts.unlink()
-        configuration = shaky_configuration("tide") | {
+        configuration = shaky_configuration(f"tide-{tag}") | {
             "environments": {"fresh": {"domain": "tide.localhost"}, "sandbox": {"domain": "tide.localhost"}}
         }
         yield App(folder, servers, configuration, "ops.toml")

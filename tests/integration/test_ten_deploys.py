@@ -44,7 +44,7 @@ def test_ten_deploys_and_a_rollback_drop_no_request_and_lose_no_post(
     blog: App, record_property: Callable[[str, object], None]
 ) -> None:
     seconds, probed, seen = [], 0, [slots(blog)]
-    with blog.users(125, write=True) as users:
+    with blog.users(100, write=True) as users:
         for number in range(10):
             paint(blog, str(number))
             done = blog.deploy()
