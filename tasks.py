@@ -35,7 +35,8 @@ def _console(*, json: bool = False, yes: bool = False) -> Iterator[Console]:
 
     console = Console(as_json=json, assume_yes=yes)
     try:
-        yield console
+        with _defects_told():
+            yield console
     except TidegateError as error:
         console.document(
             {"error": error.what, "where": error.where, "cause": error.why, "next": error.fix, "exit_code": error.exit_code}
@@ -43,6 +44,22 @@ def _console(*, json: bool = False, yes: bool = False) -> Iterator[Console]:
         raise Exit(f"✗ {error}", error.exit_code) from None
     except KeyboardInterrupt:
         raise Exit("interrupted", 1) from None
+
+
+@contextmanager
+def _defects_told() -> Iterator[None]:
+    """Turn what nobody thought of into an error of its own kind; TIDEGATE_DEBUG=1 shows where it came from."""
+    from ops.errors import Defect, TidegateError
+
+    try:
+        yield
+    except (TidegateError, Exit):
+        raise
+    except Exception as error:
+        if os.environ.get("TIDEGATE_DEBUG"):
+            raise
+        raise Defect(f"{type(error).__name__}: {error}", why="a mistake in Tidegate, or in how it is installed",
+                     fix="TIDEGATE_DEBUG=1 with the same command shows where; please report it") from error  # fmt: skip
 
 
 def _project() -> Project:
@@ -97,7 +114,7 @@ def _release(kind: str, env: str, *, json: bool, yes: bool, verbose: bool, dry_r
                 needed = environment.approve and not (plan.refusals or plan.unchanged or dry_run)
                 return not needed or console.confirm(f"{plan.kind} {plan.release} to {environment.name}?")
 
-            interrupt_once(lambda text: console.say(text, "yellow"))
+            interrupt_once()
             printer = show.Printer(console, verbose=verbose)
             done = release(kind, session, Options(dry_run=dry_run, **asked), os.environ, printer, confirm)
             show.summary(console, done)
@@ -126,7 +143,7 @@ def status(c: Context, env: str = "sandbox", json: bool = False) -> None:
             {"servers": rows, "drift": difference, "kept": inspect.kept(states), "unreachable": [str(one) for one in unreachable]}
         )
         if unreachable:
-            raise unreachable[0]
+            raise Exit("\n".join(f"✗ {one}" for one in unreachable), unreachable[0].exit_code)
 
 
 @task(help={**ENV, **JSON, "number": "how many operations to show"})
@@ -170,10 +187,10 @@ def exec_(c: Context, command: str, env: str = "sandbox", process: str = "web") 
             raise Exit(f"it ended with exit code {code}", code)
 
 
-@task(help={**ENV, **JSON, **DRY})
-def prune(c: Context, env: str = "sandbox", dry_run: bool = False, json: bool = False) -> None:
+@task(help={**ENV, **JSON, **YES, **DRY})
+def prune(c: Context, env: str = "sandbox", dry_run: bool = False, yes: bool = False, json: bool = False) -> None:
     """Remove releases beyond keep_releases and what killed deploys left."""
-    _release("prune", env, json=json, yes=True, verbose=False, dry_run=dry_run)
+    _release("prune", env, json=json, yes=yes, verbose=False, dry_run=dry_run)
 
 
 @task(help={**ENV, **YES})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from deploy.plan import Phase, Plan
 from deploy.server import Server
 from deploy.steps import Step, Switch
 from ops.errors import Failed, NeedsPerson, TidegateError
+from ops.interrupts import no_more_interrupts
 
 
 class Reporter(Protocol):
@@ -60,7 +60,9 @@ class Run:
                 for phase in self._plan.phases:
                     if not phase.final:
                         self._advance(phase, pool)
+                no_more_interrupts()
             except BaseException as error:
+                no_more_interrupts()
                 self._stop_all()
                 self._undo(pool, error)
                 raise
@@ -80,11 +82,7 @@ class Run:
         """Clean up; what cannot be done now is left to the next deploy, since the new release is proven."""
         with self._timed(phase):
             futures = {name: pool.submit(self._steps, phase, name) for name in self._servers}
-            try:
-                wait(futures.values())
-            except KeyboardInterrupt:
-                self.outcome.leftovers.append(f"interrupted in {phase.name}: the new release serves, the next deploy cleans up")
-                self._stop_all()
+            wait(futures.values())
         for name, future in futures.items():
             if error := future.exception():
                 self.outcome.leftovers.append(f"{name}: {phase.name} was not finished, the next deploy does it: {error}")
@@ -100,9 +98,10 @@ class Run:
             record = {"event": "step", "operation": self._operation, "phase": phase.name, "step": step.title}
             server.journal({**record, "state": "before"}, wait=False)
             self._begun[name].append(step)
-            self._reporter.step(name, step.title)
+            _tell(self._reporter.step, name, step.title)
             step.apply(server)
-            server.journal({**record, "state": "after"}, wait=False)
+            # After a final phase nothing follows that would show what was only sent to have failed.
+            server.journal({**record, "state": "after"}, wait=phase.final)
 
     def _stop_all(self) -> None:
         """End the waits on all servers, so that nobody is still at work when the undo begins."""
@@ -112,7 +111,7 @@ class Run:
         wait(self._futures)
 
     def _undo(self, pool: ThreadPoolExecutor, cause: BaseException) -> None:
-        self._reporter.note("undoing")
+        _tell(self._reporter.note, "undoing")
         futures = {name: pool.submit(self._undo_one, name) for name in self._servers}
         wait(futures.values())
         broken = {name: error for name, future in futures.items() if (error := future.exception())}
@@ -129,14 +128,20 @@ class Run:
                      why=f"{cause}\n  undo: {words}", fix="the next deploy cleans it up first") from cause  # fmt: skip
 
     def _undo_one(self, name: str) -> None:
-        server = self._servers[name]
-        server.resume()
+        server, errors = self._servers[name], []
         for step in reversed(self._begun[name]):
             record = {"event": "step", "operation": self._operation, "step": step.title}
-            # On a full disk there is no journal, but still an undo; a connection that is gone fails it anyway.
-            _quietly(functools.partial(server.journal, {**record, "state": "undo"}))
-            step.undo(server)
-            _quietly(functools.partial(server.journal, {**record, "state": "undone"}, wait=False))
+            server.resume()
+            server.journal({**record, "state": "undo"}, wait=False, optional=True)
+            try:
+                step.undo(server)
+            except TidegateError as error:
+                errors.append(error)
+                if isinstance(step, Switch):  # the new release may serve, so the rest of it must stay
+                    break
+            server.journal({**record, "state": "undone"}, wait=False, optional=True)
+        if errors:
+            raise errors[0]
 
 
 class _Timer:
@@ -145,21 +150,29 @@ class _Timer:
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
-        self._reporter.phase(self._name)
+        _tell(self._reporter.phase, self._name)
 
     def __exit__(self, kind: object, *_: object) -> None:
         seconds = time.monotonic() - self._began
         self._outcome.phases[self._name] = round(seconds, 3)
         if kind is None:
-            self._reporter.phase_done(self._name, seconds)
+            _tell(self._reporter.phase_done, self._name, seconds)
 
 
 def _failures(futures: Iterable[Future[None]]) -> list[BaseException]:
     return [error for future in futures if future.done() and (error := future.exception())]
 
 
+def _tell(report: Callable[..., None], *what: object) -> None:
+    """Report; a terminal that is gone must not keep anything from being carried out or undone."""
+    try:
+        report(*what)
+    except Exception:  # noqa: BLE001, S110  # whatever a reporter does, it is not why we are here
+        pass
+
+
 def _quietly(action: Callable[[], None]) -> None:
     try:
         action()
     except TidegateError:
-        pass  # a connection that is gone has nothing to cancel and no journal; the undo reports it
+        pass  # a connection that is gone has nothing to cancel; the undo reports it

@@ -186,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments)
     console = Console()
-    interrupt_once(lambda text: console.say(text, "yellow"))
+    interrupt_once()
     try:
         return run(options, console)
     except TidegateError as error:

@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING
@@ -45,7 +46,7 @@ def compare(lab: Lab, setting: Setting, ways: Sequence[str]) -> dict[str, Run]:
             send: dict[str, Callable[[], object]] = {
                 "registry": lambda: server.receive(ImageRef(image, image.rpartition(":")[2], "")),
                 "tar": lambda: send_missing(local_client().api, server.engine, image),
-                "whole": lambda: pipe_whole(image, link.socket, where=link.name),
+                "whole": lambda: pipe_whole(image, link.socket, where=link.name, stop=threading.Event()),
             }
             server.engine.version()
             for way in ways:

@@ -17,20 +17,25 @@ from ops.shell import Command, chain, sh
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
 PACKAGES = {"dockerd": "docker.io", "python3": "python3-minimal", "zstd": "zstd", "iptables": "iptables"}
 
-# One round trip for all that is to be known; every line is `key=value`. POSIX sh, for a server without python3.
+# One round trip for all that is to be known; every line is `key=value`. POSIX sh, for a server without python3. What a
+# login shell's profile prints comes before the first line, perhaps without a newline.
+_BEGIN = "tidegate-facts"
 _FACTS = f"""
-. /etc/os-release; echo "id=$ID"; echo "version=$VERSION_ID"
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+echo; echo {_BEGIN}
+[ -r /etc/os-release ] && . /etc/os-release
+echo "id=${{ID-}}"; echo "version=${{VERSION_ID-}}"
 echo "user=$(id -un)"; echo "uid=$(id -u)"; echo "groups=$(id -Gn)"
-PATH=$PATH:/usr/sbin:/sbin
 for p in dockerd python3 zstd iptables; do command -v $p >/dev/null && echo "has_$p=yes"; done
 python3 -c 'import http.client, json' 2>/dev/null && echo python=works
 [ -d /run/systemd/system ] && echo systemd=yes
-[ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo sudo=no
+[ "$(id -u)" = 0 ] || words=$(LC_ALL=C sudo -n true 2>&1) || printf 'sudo=%s\\n' "$(printf '%s\\n' "$words" | tail -n 1)"
 python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/var/run/docker.sock")' 2>/dev/null && echo engine=yes
 [ -d {HOME} ] && [ -w {HOME} ] && [ "$(stat -c %a {HOME})" = 711 ] && echo home=yes
 exit 0
 """
-
+_ALWAYS = frozenset({"id", "version", "user", "uid", "groups"})
+_KNOWN = _ALWAYS | {f"has_{program}" for program in PACKAGES} | {"python", "systemd", "sudo", "engine", "home"}
 
 _CONNECT = """
 import socket, time
@@ -56,15 +61,33 @@ class Missing:
 
 def look(host: Host) -> dict[str, str]:
     """Return what is known of a server before anything is installed. Raises Refused for a system we do not know."""
-    lines = host.check(sh("sh", "-c", _FACTS)).splitlines()
-    facts = dict(line.split("=", 1) for line in lines if "=" in line)
+    done = host.run(sh("sh", "-c", _FACTS))
+    facts = parse(done.stdout)
+    if not facts.keys() >= _ALWAYS:
+        raise Refused("the server runs no commands for us", where=host.name,
+                      why=(done.stdout + done.stderr).strip() or f"exit code {done.code} without a word",
+                      fix="give the user a shell: usermod -s /bin/bash USER, and no ForceCommand in sshd's configuration")  # fmt: skip
     if facts.get("version") not in SUPPORTED.get(facts.get("id", ""), ()):
         raise Refused(f"{facts.get('id')} {facts.get('version')} is not supported", where=host.name,
                       fix="use Debian 12 or 13, or Ubuntu 22.04 or 24.04")  # fmt: skip
-    if facts.get("sudo") == "no":
-        raise Refused("we are not root and sudo asks for a password", where=host.name,
-                      fix=f"allow it: echo '{facts.get('user')} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/tidegate")  # fmt: skip
     return facts
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the facts in what a server printed, whatever else its profile said. Pure."""
+    lines = text.rpartition(f"{_BEGIN}\n")[2].splitlines()
+    pairs = (line.partition("=") for line in lines)
+    return {key: value for key, _, value in pairs if key in _KNOWN}
+
+
+def _require_root(name: str, facts: Mapping[str, str]) -> None:
+    if "sudo" not in facts:
+        return
+    absent = "not found" in facts["sudo"]
+    what = "we are not root and sudo is not installed" if absent else "we are not root and sudo asks for a password"
+    allow = f"echo '{facts['user']} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/tidegate"
+    raise Refused(what, where=name, why=facts["sudo"],
+                  fix=f"as root on the server: {'apt-get install sudo && ' if absent else ''}{allow}")  # fmt: skip
 
 
 def plan(facts: Mapping[str, str]) -> tuple[Missing, ...]:
@@ -97,20 +120,23 @@ def _start_engine(facts: Mapping[str, str]) -> Command:
     return sh("sh", "-c", 'service docker start; exec python3 -c "$1"', "sh", _CONNECT)
 
 
-def prepare(
-    env: Environment, address: HostAddress, say: Callable[[str, str], None], confirm: Callable[[str, Sequence[str]], bool]
-) -> bool:
-    """Install and configure what a server lacks; returns whether it was agreed to. Raises Refused, Failed."""
+def survey(env: Environment, address: HostAddress) -> tuple[Missing, ...]:
+    """Return what a server lacks; changes nothing. Raises Refused where that cannot be mended, Unreachable."""
     with Host(env, address) as host:
-        missing = plan(look(host))
-        if not confirm(host.name, [one.what for one in missing]):
-            return False
+        facts = look(host)
+    missing = plan(facts)
+    if missing:
+        _require_root(host.name, facts)
+    return missing
+
+
+def carry_out(env: Environment, address: HostAddress, missing: Sequence[Missing], say: Callable[[str, str], None]) -> None:
+    """Install and configure what a server lacks, and look again. Raises Failed."""
+    again = f"put that right on the server, then run inv server.bootstrap -e {env.name} again"
+    with Host(env, address) as host:
         for one in missing:
             say(host.name, one.what)
-            host.check(one.command, root=True)
-    if missing:
-        with Host(env, address) as again:  # a new login, since group membership is given at login
-            if left := plan(look(again)):
-                raise Failed(f"still missing after the bootstrap: {', '.join(one.what for one in left)}", where=again.name,
-                             fix="look at the server, then run inv server.bootstrap again")  # fmt: skip
-    return True
+            host.check(one.command, root=True, fix=again)
+    if left := survey(env, address):  # a new login, since group membership is given at login
+        raise Failed(f"still missing after the bootstrap: {', '.join(one.what for one in left)}", where=address.name,
+                     fix=again)  # fmt: skip

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.this_machine import can_install, engine_address, install, known_packages, tail
 from ops.errors import Failed, Refused
 
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+NEVER = (".git", ".tidegate", ".env", ".env.*")
 _PREFIXES = ("/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec")
 _OLDEST, _BUILDX_SINCE = 19, 23
 _FIX = "install docker-buildx (https://docs.docker.com/go/buildx/), then run this again"
@@ -39,6 +44,25 @@ def ca_secret() -> Path | None:
     named = os.environ.get("SSL_CERT_FILE")
     candidates = ([Path(named)] if named else []) + [Path("/etc/ssl/certs/ca-certificates.crt")]
     return next((path for path in candidates if path.is_file()), None)
+
+
+def ignore_patterns(context: Path, dockerfile: Path) -> list[str]:
+    """Return what a build does not get: the app's own patterns, then what no image may hold and no `!` brings back."""
+    own = Path(f"{dockerfile}.dockerignore")
+    ignore = own if own.exists() else context / ".dockerignore"
+    lines = ignore.read_text("utf-8-sig", "surrogateescape").split("\n") if ignore.exists() else []
+    kept = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [*kept, *(pattern for name in NEVER for pattern in (f"**/{name}", f"**/{name}/**"))]
+
+
+@contextmanager
+def staged(dockerfile: Path, patterns: Iterable[str]) -> Iterator[Path]:
+    """Lend a copy of a Dockerfile with an ignore file beside it, which BuildKit prefers; the user's files stay as they are."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-build-") as folder:
+        copy = Path(folder, dockerfile.name)
+        shutil.copyfile(dockerfile, copy)
+        Path(f"{copy}.dockerignore").write_text("\n".join([*patterns, ""]), "utf-8", "surrogateescape")
+        yield copy
 
 
 def build(context: Path, tag: str, *options: str) -> None:

@@ -75,8 +75,8 @@ def rename_image(old: str, new: str) -> list[Call]:
     """Give an image its name in place of another, and see that it is whole enough to be known."""
     name, _, version = new.rpartition(":")
     return [
-        ["POST", f"/images/{quote(old)}/tag?repo={quote(name, safe='')}&tag={quote(version)}", None, [], PATIENCE],
-        ["DELETE", f"/images/{quote(old)}", None, [MISSING], PATIENCE],
+        ["POST", f"/images/{quote(old, safe='/:@')}/tag?repo={quote(name, safe='')}&tag={quote(version)}", None, [], PATIENCE],
+        ["DELETE", f"/images/{quote(old, safe='/:@')}", None, [MISSING], PATIENCE],
         ["GET", f"/images/{quote(new)}/json", None, [], PATIENCE],
     ]
 

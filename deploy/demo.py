@@ -229,7 +229,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--down", action="store_true", help="remove what an earlier demo left, and do nothing else")
     options = parser.parse_args(arguments)
     view = View(Console())
-    interrupt_once(lambda text: view.console.say(text, "yellow"))
+    interrupt_once()
     return down(view) if options.down else run(options, view)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ class DockerServer:
         self._shipper = shipper
         self._progress = progress
         self._others: tuple[str, ...] = ()
-        self._sent: deque[Future[Any]] = deque()
+        self._stopped = threading.Event()
         self._old_workers: list[int] = []
         self._client: APIClient | None = None
         self._locked: Future[Any] | None = None
@@ -58,12 +58,14 @@ class DockerServer:
         return self._client
 
     def cancel(self) -> None:
-        """Let every wait on the server end now."""
-        self._link.send("cancel")
+        """Let every wait on the server, and every transfer to it, end now."""
+        self._stopped.set()
+        self._link.post("cancel")
 
     def resume(self) -> None:
-        """Allow waits again."""
-        self._link.call("resume")
+        """Allow waits and transfers again, and what is asked for after something posted has failed."""
+        self._stopped.clear()
+        self._link.post("resume")
 
     def remark(self, text: str) -> None:
         """Keep a remark for the summary."""
@@ -90,36 +92,46 @@ class DockerServer:
             raise Refused(f"cannot take the lock under {HOME}", where=self.name, why=error.what,
                           fix=f"inv server.bootstrap -e {self._env.name}") from None  # fmt: skip
 
-    def journal(self, record: Mapping[str, Any], *, wait: bool = True) -> None:
-        """Append a record durably; without `wait` it is only sent, in order."""
+    def journal(self, record: Mapping[str, Any], *, wait: bool = True, optional: bool = False) -> None:
+        """Append a record durably, before anything asked for later; without `wait`, trouble shows at the next call."""
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": stamp, **record})
-        carry_out = partial(self._call, "write the journal") if wait else self._send
-        carry_out("append", path=f"{observe.app_home(self._app)}/journal.jsonl", lines=[line])
+        append = partial(self._call, "write the journal") if wait else partial(self._link.post, optional=optional)
+        append("append", path=f"{observe.app_home(self._app)}/journal.jsonl", lines=[line])
 
     def receive(self, image: ImageRef) -> None:
         """Have the image completely, transferring only what is missing."""
-        name, _, version = image.name.rpartition(":")
         if image.pull:
-            follow(self.engine.pull(name, version, stream=True, decode=True), self._progress, where=self.name)
-        elif not self._pull_from_us(image.name, version):
-            pipe_whole(image.name, self._link.socket, where=self.name)
+            name, _, version = image.name.rpartition(":")
+            self._pull(name, version)
+        elif not self._pull_from_us(image.name):
+            pipe_whole(image.name, self._link.socket, where=self.name, stop=self._stopped)
 
-    def _pull_from_us(self, image: str, version: str) -> bool:
-        if self._shipper is None or (path := self._shipper.offer(image)) is None:
+    def _pull(self, name: str, reference: str) -> None:
+        from requests.exceptions import RequestException
+
+        from ops.engine import EngineError
+
+        try:
+            lines = self.engine.pull(name, reference, stream=True, decode=True)
+            follow(lines, self._progress, where=self.name, stop=self._stopped)
+        except (EngineError, RequestException) as error:
+            raise Failed(f"the engine could not pull {name}", where=self.name, why=str(error),
+                         fix="check that the version exists and that its registry can be reached from there")  # fmt: skip
+
+    def _pull_from_us(self, image: str) -> bool:
+        """Have the engine pull from our registry, by digest; tells whether that worked."""
+        if self._shipper is None or (offer := self._shipper.offer(image)) is None:
             return False
         try:
-            port = self._link.callback_port()
-        except TimeoutError:
+            there = f"localhost:{self._link.callback_port()}/{offer.path}"
+            self._pull(there, offer.digest)
+        except (TimeoutError, Failed) as error:
+            if self._stopped.is_set():
+                raise
+            self.remark(f"the whole image had to be piped, its layers could not be pulled: {error}")
             return False
-        there = f"localhost:{port}/{path}"
-        try:
-            follow(self.engine.pull(there, version, stream=True, decode=True), self._progress, where=self.name)
-        except Failed as failed:
-            self._shipper.forget()
-            self.remark(f"the whole image had to be piped, its layers could not be pulled: {failed.why}")
-            return False
-        self._ask(f"name {image}", containers.rename_image(f"{there}:{version}", image))
+        self._ask(f"name {image}", containers.rename_image(f"{there}@{offer.digest}", image))
         return True
 
     def _ask(self, what: str, *sequences: list[containers.Call]) -> None:
@@ -127,20 +139,13 @@ class DockerServer:
         self._call(what, "engine", sequences=list(sequences))
 
     def _call(self, what: str, op: str, **arguments: Any) -> Any:
-        """Carry out an operation, and see to it that what was only sent before it went well too. Raises Failed."""
-        future = self._link.send(op, **arguments)
+        """Carry out an operation. Raises Failed, also when something that was only posted before it failed."""
         try:
-            while self._sent:
-                self._sent.popleft().result()
-            return future.result()
+            return self._link.call(op, **arguments)
         except AgentError as error:
             raise Failed(
                 f"cannot {what}", where=self.name, why=error.what, fix="look at the server, then run this again"
             ) from None
-
-    def _send(self, op: str, **arguments: Any) -> None:
-        """Have an operation carried out before those to come, without waiting for it now."""
-        self._sent.append(self._link.send(op, **arguments))
 
     def run_once(self, spec: ProcessSpec, timeout: float) -> None:
         """Run a container to its end and remove it. Raises Failed with its output."""
@@ -193,20 +198,20 @@ class DockerServer:
 
     def write_pem(self, pem: Pem) -> None:
         """Put a certificate with its key where nginx reads it."""
-        self._send("write", path=f"{EDGE_HOME}/tls/{pem.name}", text=pem.content.reveal(), mode=0o600)
+        self._link.post("write", path=f"{EDGE_HOME}/tls/{pem.name}", text=pem.content.reveal(), mode=0o600)
 
     def remove_pem(self, name: str) -> None:
         """Remove a certificate with its key."""
-        self._send("remove", path=f"{EDGE_HOME}/tls/{name}")
+        self._link.post("remove", optional=True, path=f"{EDGE_HOME}/tls/{name}")
 
     def stage_edge(self, content: str) -> None:
         """Write the app's next nginx file beside the live one and have nginx test it. Raises Failed with its words."""
         test = f"{EDGE_HOME}/staged/{self._app}.test"
-        self._send("write", path=self._staged, text=content, mode=0o644)
-        self._send("write", path=test, text=edge.test_file(self._app, self._others), mode=0o644)
+        self._link.post("write", path=self._staged, text=content, mode=0o644)
+        self._link.post("write", path=test, text=edge.test_file(self._app, self._others), mode=0o644)
         command = ["nginx", "-t", "-q", "-c", f"{edge.MOUNT}/staged/{self._app}.test"]
         code, words = self._call("test the nginx file", "execute", container=EDGE, command=command, timeout=30.0)
-        self._send("remove", path=test)
+        self._link.post("remove", optional=True, path=test)
         if code:
             raise Failed("nginx refuses the new file", where=self.name, why=words, fix="mend app.edge in ops.toml")
 
@@ -214,10 +219,19 @@ class DockerServer:
     def _staged(self) -> str:
         return f"{EDGE_HOME}/staged/{self._app}.conf"
 
+    @property
+    def _back(self) -> str:
+        return f"{self._staged}.back"
+
+    def restore_edge(self, content: str, generation: str) -> float:
+        """Make nginx's earlier file live again, even on a full disk; returns seconds. Raises Failed."""
+        self._link.post("restage", copy=self._back, staged=self._staged, text=content)
+        return self.switch_edge(generation)
+
     def unstage_edge(self) -> None:
         """Remove the staged file if there is one."""
-        self._send("remove", path=f"{EDGE_HOME}/staged/{self._app}.test")
-        self._send("remove", path=self._staged)
+        for left in (f"{EDGE_HOME}/staged/{self._app}.test", self._staged, self._back):
+            self._link.post("remove", optional=True, path=left)
 
     def switch_edge(self, generation: str | None) -> float:
         """Make the staged file live (None: remove the live one), reload, prove it; returns seconds. Raises Failed."""
@@ -242,29 +256,32 @@ class DockerServer:
 
     def write_release(self, release: Release) -> None:
         """Write a manifest, marked as not yet complete."""
-        self._send("write", path=self._manifest(release.id, "staged"), text=release.to_json())
+        self._link.post("write", path=self._manifest(release.id, "staged"), text=release.to_json())
 
     def complete_release(self, id: str) -> None:
         """Mark a release as one that has served; completed ones are left as they are."""
-        self._send("settle", source=self._manifest(id, "staged"), target=self._manifest(id, "json"))
+        self._link.post("remove", optional=True, path=self._back)
+        self._link.post("settle", source=self._manifest(id, "staged"), target=self._manifest(id, "json"))
 
     def remove_release(self, id: str) -> None:
         """Remove a manifest, complete or not."""
-        self._send("remove", path=self._manifest(id, "staged"))
-        self._send("remove", path=self._manifest(id, "json"))
+        self._link.post("remove", path=self._manifest(id, "staged"))
+        self._link.post("remove", path=self._manifest(id, "json"))
 
     def remove_image(self, name: str) -> None:
         """Remove an image's name; one that is gone or in use is left."""
-        self._send("engine", sequences=[[containers.remove_image(name)]])
+        self._link.post("engine", optional=True, sequences=[[containers.remove_image(name)]])
 
     def probe(self, probe: Probe, interval: float) -> None:
         """Start sending requests through the edge."""
         port = 443 if probe.https else 80
-        self._send("probe", address="127.0.0.1", port=port, host=probe.domain, path=probe.path, interval=interval)
+        self._link.post(
+            "probe", optional=True, address="127.0.0.1", port=port, host=probe.domain, path=probe.path, interval=interval
+        )
 
     def probe_mark(self) -> None:
         """Count failures from here on separately."""
-        self._send("probe_mark")
+        self._link.post("probe_mark", optional=True)
 
     def probe_report(self, *, stop: bool, minimum: int = 0) -> ProbeReport | None:
         """Return what the prober saw, once it has seen so many requests since the mark; None when it was never started."""

@@ -17,6 +17,7 @@ MOUNT = "/etc/nginx/tidegate"
 CIPHERS = ":".join(  # for TLS 1.2; those of TLS 1.3 need no list
     f"ECDHE-{key}-{kind}" for kind in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305") for key in ("ECDSA", "RSA")
 )
+TLS = f"ssl_protocols TLSv1.2 TLSv1.3;\n    ssl_ciphers {CIPHERS};\n    ssl_session_cache shared:tidegate:10m;"
 ACME_PATH = "/.well-known/tidegate"
 
 MAIN = f"""\
@@ -41,6 +42,8 @@ http {{
     server_names_hash_bucket_size 128;
     map $http_upgrade $tidegate_connection {{ default upgrade; "" close; }}
     server {{ listen 80 default_server; server_name _; return 404; }}
+    {TLS}
+    server {{ listen 443 ssl default_server; ssl_reject_handshake on; }}
     server {{ listen {STATUS_PORT} default_server; server_name _; return 404; }}
     include %s;
 }}
@@ -63,6 +66,7 @@ class EdgeFile:
     gzip: bool
     pem: str | None
     extra: str = ""
+    environment: str = ""
 
 
 def status_host(app: str) -> str:
@@ -88,7 +92,8 @@ def test_file(app: str, others: tuple[str, ...]) -> str:
 
 def render(edge: EdgeFile) -> str:
     """Return the app's nginx file; its first line says, for the next deploy to read, what it is."""
-    head = {"app": edge.app, "release": edge.release, "generation": edge.generation, "domains": edge.domains}
+    head = {"app": edge.app, "release": edge.release, "generation": edge.generation, "domains": edge.domains,
+            "environment": edge.environment}  # fmt: skip
     names = " ".join(edge.domains)
     listen = "listen 443 ssl;\n    http2 on;\n" + _tls(edge.pem) if edge.pem else "listen 80;\n"
     redirect = (
@@ -144,13 +149,7 @@ def read_head(text: str) -> dict[str, object]:
 
 
 def _tls(pem: str) -> str:
-    return (
-        f"    ssl_certificate {MOUNT}/tls/{pem};\n"
-        f"    ssl_certificate_key {MOUNT}/tls/{pem};\n"
-        "    ssl_protocols TLSv1.2 TLSv1.3;\n"
-        f"    ssl_ciphers {CIPHERS};\n"
-        "    ssl_session_cache shared:tidegate:10m;\n"
-    )
+    return f"    ssl_certificate {MOUNT}/tls/{pem};\n    ssl_certificate_key {MOUNT}/tls/{pem};\n    {TLS}\n"
 
 
 def _gzip() -> str:

@@ -25,8 +25,8 @@ def ensure_edge(link: Link, engine: APIClient, receive: Callable[[str], None], s
     if not _has_image(engine):
         say(f"ship {IMAGE}")
         receive(IMAGE)
-    changed = _ensure_files(link)
     known = _container(engine)
+    changed = _ensure_files(link, runs=known is not None and known["State"] == "running")
     if known is None:
         _ports_are_free(link)
         say("create the edge nginx")
@@ -37,7 +37,7 @@ def ensure_edge(link: Link, engine: APIClient, receive: Callable[[str], None], s
         engine.start(EDGE)
     elif changed:
         say("reload the edge nginx with its new main file")
-        _reload(link, engine)
+        engine.kill(EDGE, "HUP")
     _wait_until_it_answers(link, engine)
 
 
@@ -64,14 +64,29 @@ def _has_image(engine: APIClient) -> bool:
     return any(IMAGE in (one["RepoTags"] or ()) for one in engine.images(name=IMAGE.partition(":")[0]))
 
 
-def _ensure_files(link: Link) -> bool:
+def _ensure_files(link: Link, *, runs: bool) -> bool:
+    """Replace the main file where it is not as wanted, once nginx has taken the new one where it runs; returns whether."""
     path, wanted = f"{EDGE_HOME}/nginx.conf", edge.main_file()
     if link.call("read", path=path) == wanted:
         return False
     for folder in ("apps", "staged", "tls"):
         link.call("write", path=f"{EDGE_HOME}/{folder}/.keep", text="", mode=0o600)
-    link.call("write", path=path, text=wanted, mode=0o644)
+    link.call("write", path=f"{path}.new", text=wanted, mode=0o644)
+    if runs:
+        _test(link, f"{path}.new")
+    link.call("move", source=f"{path}.new", target=path)
     return True
+
+
+def _test(link: Link, path: str) -> None:
+    """Have nginx test a main file; one that it refuses is removed. Raises Failed with its words."""
+    command = ["nginx", "-t", "-q", "-c", f"{edge.MOUNT}/{path.rpartition('/')[2]}"]
+    code, words = link.call("execute", container=EDGE, command=command, timeout=30.0)
+    if code:
+        link.call("remove", path=path)
+        raise Failed(
+            "nginx refuses its new main file", where=link.name, why=words, fix="mend the files it names, then run this again"
+        )
 
 
 def _container(engine: APIClient) -> Any:
@@ -97,14 +112,6 @@ def _create(engine: APIClient, subnet: str) -> None:
         ports=[80, 443, STATUS_PORT], labels={LABEL_MANAGED: "true"},
         networking_config=engine.create_networking_config({NETWORK: endpoint}),  # type: ignore[arg-type]  # its stub is wrong
     )  # fmt: skip
-
-
-def _reload(link: Link, engine: APIClient) -> None:
-    run = engine.exec_create(EDGE, ["nginx", "-t", "-q", "-c", f"{edge.MOUNT}/nginx.conf"])
-    words = engine.exec_start(run["Id"]).decode("utf-8", "replace").strip()
-    if engine.exec_inspect(run["Id"])["ExitCode"]:
-        raise Failed("nginx refuses its main file", where=link.name, why=words)
-    engine.kill(EDGE, "HUP")
 
 
 def _wait_until_it_answers(link: Link, engine: APIClient) -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deploy.docker_server import DockerServer
 from deploy.model import WEB, Container, HostState
 from deploy.observe import app_home, records
 from deploy.plan import rollback_candidates
 from ops.config import Environment, HostAddress
-from ops.errors import Refused, TidegateError
+from ops.errors import Failed, Refused, TidegateError
 from ops.link import Link
 
 if TYPE_CHECKING:
     from docker import APIClient
+
+_LAST_LINES = 2.0
 
 
 @dataclass(frozen=True)
@@ -125,15 +129,82 @@ def operations(journal: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def logs(env: Environment, process: str, tail: int, follow: bool, show: Callable[[str, str], None]) -> None:  # noqa: FBT001
     """Pass on the log lines of the serving containers, all servers at once. Raises Refused when nothing serves."""
+    pass_on([LogStream(env, host, process, tail, follow) for host in env.hosts], show)
 
-    def read(host: HostAddress) -> None:
-        with connected(env, host) as (_, server):
-            one = _serving(server.observe(), process)
-            for line in _lines(server.engine, one.name, tail, follow=follow):
-                show(host.name, line)
 
-    with ThreadPoolExecutor(len(env.hosts)) as pool:
-        list(pool.map(read, env.hosts))
+class Stream(Protocol):
+    """Lines of one server that end, at the latest, when it is closed."""
+
+    @property
+    def name(self) -> str:
+        """Return how people know the server."""
+
+    def lines(self) -> Iterator[str]:
+        """Wait for lines. Raises TidegateError."""
+
+    def close(self) -> None:
+        """End it, from any thread."""
+
+
+class LogStream:
+    """The log of a process on one server, over a connection of its own."""
+
+    def __init__(self, env: Environment, host: HostAddress, process: str, tail: int, follow: bool) -> None:  # noqa: FBT001
+        self.name = host.name
+        self._link = Link(env, host)
+        self._server = DockerServer(env, self._link, None, lambda done, total: None)
+        self._wanted = process, tail, follow
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines; raises Refused when nothing serves, Unreachable when the connection ends before the log."""
+        process, tail, follow = self._wanted
+        one = _serving(self._server.observe(), process)
+        try:
+            yield from _lines(self._server.engine, one.name, tail, follow=follow)
+        except Exception as error:  # noqa: BLE001  # the SDK, requests and urllib3 share no base class
+            self._link.call("ping")
+            raise Failed("the log broke off", where=self.name, why=str(error), fix="inv deploy.status shows what runs") from error
+        self._link.call("ping")  # a lost connection looks like the end of a log, too
+
+    def close(self) -> None:
+        """Cut the connection."""
+        self._link.close()
+
+
+def pass_on(streams: Sequence[Stream], show: Callable[[str, str], None]) -> None:
+    """Show the lines of all streams until each has ended, then raise the first error; errors are shown as they come.
+
+    Whatever ends the wait, such as Ctrl-C, closes the streams first: that is what ends those that wait for a line.
+    """
+    ended: SimpleQueue[tuple[str, Exception | None]] = SimpleQueue()
+
+    def read(stream: Stream) -> None:
+        try:
+            for line in stream.lines():
+                show(stream.name, line)
+            ended.put((stream.name, None))
+        except Exception as error:  # noqa: BLE001  # it is raised where the others have ended
+            ended.put((stream.name, error))
+
+    # Daemons: a pool would be waited for at the exit of the program, a thread that hangs with it.
+    threads = [threading.Thread(target=read, args=(stream,), daemon=True, name=f"log {stream.name}") for stream in streams]
+    try:
+        for thread in threads:
+            thread.start()
+        errors = [error for _ in streams if (error := _told(*ended.get(), show, alone=len(streams) == 1))]
+    finally:
+        with ThreadPoolExecutor(len(streams)) as pool:
+            list(pool.map(lambda stream: stream.close(), streams))
+        for thread in threads:
+            thread.join(_LAST_LINES)
+    if errors:
+        raise errors[0]
+
+
+def _told(name: str, error: Exception | None, show: Callable[[str, str], None], *, alone: bool) -> Exception | None:
+    if error and not alone:
+        show(name, f"✗ {error}")
+    return error
 
 
 def _lines(engine: APIClient, name: str, tail: int, *, follow: bool) -> Iterator[str]:

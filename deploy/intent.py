@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import os
 import secrets as randomness
 import socket
 import time
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 from deploy import image as images
 from deploy.apply import Reporter
+from deploy.local_engine import ensure
 from deploy.model import ImageRef, Intent, Pem
 from deploy.this_machine import local_client
 from ops.config import App, Environment
@@ -45,7 +47,11 @@ class Options:
 
 def who() -> str:
     """Return who is at work, as the lock and the journal name them."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in some CI containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def make_intent(env: Environment, options: Options, environ: Mapping[str, str], reporter: Progress) -> Intent:
@@ -80,6 +86,7 @@ def _image(app: App, options: Options, reporter: Progress) -> ImageRef:
     if options.dry_run:
         return ImageRef(images.image_name(app, source.version), source.version, source.content)
     began = time.monotonic()
+    ensure(reporter.note)
     reporter.phase("build")
     built = images.build(app, source, local_client().api, reporter.build)
     reporter.phase_done("build", time.monotonic() - began)

@@ -38,7 +38,6 @@ def other_slot(slot: str | None) -> str:
 class Container:
     """A container of the app as the engine reports it."""
 
-    id: str
     name: str
     release: str
     slot: str
@@ -48,7 +47,6 @@ class Container:
     running: bool
     address: str
     status: str = ""
-    health: str = "none"
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ class Release:
     health_path: str = "/health"
     https: bool = False
     complete: bool = False
+    environment: str = ""  # of ops.toml; manifests from before it was kept have none
 
     def to_json(self) -> str:
         """Return the manifest's text."""
@@ -94,14 +93,19 @@ class Release:
 
 @dataclass(frozen=True)
 class EdgeState:
-    """nginx on a server: `file` is what its live file for the app names, `answering` the generation it answers with."""
+    """nginx on a server: its live file for the app, what that says, and `answering`, the generation it answers with.
+
+    `answers` tells whether it answered at all: with a 404 where it does not know the app.
+    """
 
     present: bool = False
     running: bool = False
     content: str | None = None
     generation: str | None = None
     release: str | None = None
+    environment: str | None = None
     answering: str | None = None
+    answers: bool = True
     claims: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -119,13 +123,19 @@ class HostState:
     taken: frozenset[str] = frozenset()
     subnet: str | None = None
     disk_free: int = 0
-    disk_total: int = 0
+    srv_free: int = 0
     clock_skew: float = 0.0
-    engine: str = ""
     api: str = ""
     unfinished: str | None = None
     public: bool = False
     problems: tuple[str, ...] = ()
+
+    @property
+    def environments(self) -> frozenset[str]:
+        """Return the environments that the app serves here, or was deployed for where nothing serves."""
+        serving = self.release(self.serving)
+        known = (serving,) if serving else () if self.serving else self.releases
+        return frozenset(filter(None, (self.edge.environment, *(one.environment for one in known if one))))
 
     def of_release(self, release: str | None) -> tuple[Container, ...]:
         """Return the containers of a release."""
@@ -186,13 +196,17 @@ class HealthSpec:
 
 @dataclass(frozen=True)
 class ImageRef:
-    """The image to run: its name on the servers, the fingerprint of what it was built from, and its size in bytes."""
+    """The image to run: its name on the servers, the fingerprint of what it was built from, its size in bytes.
+
+    `volumes` are the paths that it declares as volumes itself.
+    """
 
     name: str
     version: str
     content: str
     size: int = 0
     pull: bool = False
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

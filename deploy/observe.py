@@ -73,9 +73,8 @@ def parse(host: str, app: str, hello: Mapping[str, Any], seen: Mapping[str, Any]
         taken=_taken(listed, seen["engine"]["network"] or {}),
         subnet=_subnet(seen["engine"]["network"]),
         disk_free=seen["disk"]["free"],
-        disk_total=seen["disk"]["total"],
+        srv_free=seen.get("srv", seen["disk"])["free"],
         clock_skew=round(hello["skew"], 1),
-        engine=hello["engine"].get("Version", ""),
         api=hello["engine"].get("ApiVersion", ""),
         unfinished=unfinished(seen["journal"]),
         problems=problems,
@@ -88,15 +87,11 @@ def _labels(known: Mapping[str, Any]) -> Mapping[str, str]:
 
 def _container(known: Mapping[str, Any]) -> Container:
     labels = _labels(known)
-    status = known["Status"]
-    health = next(
-        (word for word in ("unhealthy", "starting", "healthy") if f"({word}" in status or f": {word})" in status), "none"
-    )
     return Container(
-        id=known["Id"], name=known["Names"][0].lstrip("/"), release=labels.get(LABEL_RELEASE, ""),
+        name=known["Names"][0].lstrip("/"), release=labels.get(LABEL_RELEASE, ""),
         slot=labels.get(LABEL_SLOT, ""), process=labels.get(LABEL_PROCESS, ""), version=labels.get(LABEL_VERSION, ""),
         image=known["ImageID"], running=known["State"] in ("running", "restarting", "paused"), address=_address(known),
-        status=status, health=health,
+        status=known["Status"],
     )  # fmt: skip
 
 
@@ -126,7 +121,9 @@ def _edge(app: str, listed: list[Any], seen: Mapping[str, Any]) -> EdgeState:
         content=seen["edge"].get(f"{app}.conf"),
         generation=_text(own.get("generation")),
         release=_text(own.get("release")),
+        environment=_text(own.get("environment")),
         answering=seen["answering"],
+        answers=seen.get("edge_answers", True),
         claims=claims,
     )
 

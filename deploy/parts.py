@@ -38,13 +38,13 @@ def draft(env: Environment, intent: Intent, state: HostState, release: str) -> R
     address = free_address(state.subnet or "", _taken(state), app.name)
     generation = f"{release}-{intent.nonce}"
     edge = EdgeFile(app.name, release, generation, address, app.port, env.domains, app.edge.body_size,
-                    app.edge.timeout, app.drain.idle, app.edge.gzip, intent.pem.name if intent.pem else None, intent.edge_extra)  # fmt: skip
+                    app.edge.timeout, app.drain.idle, app.edge.gzip, intent.pem.name if intent.pem else None, intent.edge_extra, env.name)  # fmt: skip
     return Release(
         id=release, version=intent.image.version, slot=other_slot(state.serving_slot), image=intent.image.name,
         content=intent.image.content, config_hash=intent.config_hash, environment_hash=intent.environment_hash,
         port=app.port, address=address, processes=(WEB, *app.processes), edge_file=render(edge), generation=generation,
         created=intent.now.isoformat(timespec="milliseconds"), by=intent.by, previous=state.serving,
-        domains=env.domains, health_path=app.health.path, https=env.tls is not None,
+        domains=env.domains, health_path=app.health.path, https=env.tls is not None, environment=env.name,
     )  # fmt: skip
 
 
@@ -76,7 +76,14 @@ def serves_already(intent: Intent, state: HostState) -> bool:
 def strays(state: HostState, keep: str | None = None) -> tuple[Container, ...]:
     """Return containers that no finished deploy left: of releases that never served, and one-off ones."""
     known = {release.id for release in state.releases if release.complete} | {state.serving, keep}
-    return tuple(one for one in state.containers if one.release not in known or one.process == MIGRATE)
+    spared = unexplained(state)
+    return tuple(one for one in state.containers if (one.release not in known and one not in spared) or one.process == MIGRATE)
+
+
+def unexplained(state: HostState) -> tuple[Container, ...]:
+    """Return containers that one of the manifests that cannot be read may explain: a rollback may go to them once it is mended."""
+    known = {release.id for release in state.releases}
+    return tuple(one for one in state.containers if state.problems and one.release not in known and one.process != MIGRATE)
 
 
 def clean_up(app: App, state: HostState, keep: str | None = None) -> tuple[Step, ...]:
@@ -187,7 +194,7 @@ def drain(app: App, state: HostState, release: str) -> tuple[Step, ...]:
     old = tuple(one.name for one in state.containers if one.release != release and one not in left and _ends(state, one))
     if not old:
         return done
-    if state.serving and not state.release(state.serving):
+    if state.serving and not state.release(state.serving) and not state.problems:
         return (*done, steps.RemoveContainers(old, "without a manifest no rollback can go to them", app.drain.grace))
     return (*done, steps.Stop(old, app.drain.grace, "kept for a rollback"))
 
@@ -210,6 +217,8 @@ def prune(app: App, state: HostState, newest: Release | None) -> tuple[Step, ...
     needed = [one for one in wanted if one.id in kept]
     images = tuple(name for name in state.images if name not in {one.image for one in needed})
     pems = _unused_pems(app, state, [state.edge.content or "", *(one.edge_file for one in needed)])
+    if state.problems:
+        images, pems = (), ()  # a manifest that cannot be read may need them
     if not (gone or images or pems):
         return ()
     why = f"keep_releases = {app.keep_releases}"

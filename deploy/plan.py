@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from deploy import parts
 from deploy.model import HostState, Intent, Probe, Release
-from deploy.refusals import edge_refusals, notes, refusals
+from deploy.refusals import damages, edge_refusals, notes, refusals, unsafe, volume_refusals
 from deploy.steps import Step, WriteManifest
 from ops.config import Environment
 from ops.errors import Refused
@@ -55,9 +55,12 @@ def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...])
     """Plan the deploy of an image to every server of an environment."""
     release = next_release_id(intent.image.version, states)
     plan = Plan("deploy", env.name, release, intent.image.version, _serving(states), notes=notes(env, intent, states))
+    if against := _unsafe(env, states):
+        return replace(plan, refusals=against)
     if not intent.force and all(parts.serves_already(intent, state) for state in states):
         return _clean_up_only(env, plan, states, f"{plan.version} serves already", " (--force restarts it)")
-    if against := tuple(line for state in states for line in refusals(env, state, intent.image)):
+    against = tuple(line for state in states for line in refusals(env, state, intent.image))
+    if against := (*volume_refusals(env, intent.image), *against):
         return replace(plan, refusals=against)
     try:
         drafts = {state.host: parts.draft(env, intent, state, release) for state in states}
@@ -95,14 +98,13 @@ def _deploy_phases(
 
 def plan_rollback(env: Environment, states: tuple[HostState, ...], to: str | None) -> Plan:
     """Plan the return to a kept release: its own containers, with their image, configuration and environment."""
-    plan = Plan("rollback", env.name, to or "", "", _serving(states))
+    plan = Plan("rollback", env.name, to or "", "", _serving(states), notes=damages(states))
+    if against := _unsafe(env, states):
+        return replace(plan, refusals=against)
     candidates = rollback_candidates(states)
     target = next((one for one in candidates if to in (one.id, one.version)), None) if to else _before(states, candidates)
     if target is None:
-        kept = ", ".join(one.id for one in candidates) or "none"
-        return replace(
-            plan, refusals=(f"no kept release {to or 'older than the one that serves'}; kept on every server: {kept}",)
-        )
+        return replace(plan, refusals=(_no_target(env, states, to),))
     plan = replace(plan, release=target.id, version=target.version)
     if all(state.serving == target.id == _answering(state) and _runs(state, target) for state in states):
         return _clean_up_only(env, plan, states, f"{target.id} serves already")
@@ -125,13 +127,36 @@ def _rollback_phases(env: Environment, states: tuple[HostState, ...], there: Map
     return _phases(make, states, there)
 
 
+def _no_target(env: Environment, states: tuple[HostState, ...], to: str | None) -> str:
+    """Say why no release can be rolled back to: what is kept where, and how a release that only some keep comes to all."""
+    kept = {state.host: rollback_candidates((state,)) for state in states}
+    every = ", ".join(one.id for one in rollback_candidates(states)) or "none"
+    found = [f"no kept release {to or 'older than the one that serves'}; kept on every server: {every}"]
+    if len(states) > 1:
+        found += [f"{host} keeps {', '.join(one.id for one in own) or 'none'}" for host, own in kept.items()]
+    somewhere = tuple(one for own in kept.values() for one in own)
+    wanted = next((one for one in somewhere if to in (one.id, one.version)), None) if to else _before(states, somewhere)
+    if wanted and (lacking := [host for host, own in kept.items() if wanted.id not in {one.id for one in own}]):
+        command = f"inv deploy -e {env.name} --version {wanted.version}"
+        how = command if env.app.image else f"check out {wanted.version} and run inv deploy -e {env.name}"
+        found.append(f"{', '.join(lacking)} lacks {wanted.id}: deploy that version again: {how}")
+    return "; ".join(found)
+
+
 def plan_prune(env: Environment, states: tuple[HostState, ...]) -> Plan:
     """Plan the removal of what is beyond `keep_releases` and of what killed deploys left."""
+    plan = Plan("prune", env.name, "", "", _serving(states), notes=damages(states))
+    if against := _unsafe(env, states):
+        return replace(plan, refusals=against)
     phases = (
         Phase("prepare", {state.host: parts.clean_up(env.app, state) for state in states}),
         Phase("prune", {state.host: parts.prune(env.app, state, None) for state in states}),
     )
-    return Plan("prune", env.name, "", "", _serving(states), phases=_without_empty(phases))
+    return replace(plan, phases=_without_empty(phases))
+
+
+def _unsafe(env: Environment, states: tuple[HostState, ...]) -> tuple[str, ...]:
+    return tuple(line for state in states for line in unsafe(env, state))
 
 
 def next_release_id(version: str, states: tuple[HostState, ...]) -> str:

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from deploy.model import HostState, ImageRef, Intent
+from deploy.model import EDGE, HOME, HostState, ImageRef, Intent
+from deploy.parts import unexplained
 from ops.config import Environment
 
 OLDEST_API = (1, 41)
 DISK_RESERVE = 512 * 1024**2
+SRV_RESERVE = 64 * 1024**2
 CLOCK_WARNING, CLOCK_REFUSAL = 5.0, 300.0
 BOOTSTRAP = "run inv server.bootstrap"
+
+
+def unsafe(env: Environment, state: HostState) -> tuple[str, ...]:
+    """Refuse whatever is wanted of a server where the app is another environment's, or where nobody can tell what serves."""
+    app, host = env.app.name, state.host
+    others = ", ".join(sorted(state.environments - {env.name}))
+    found = []
+    if others:
+        own = f"give this one its own app.name in [environments.{env.name}.app]"
+        found.append(f"{host}: {app} serves there for environment {others}: {own}")
+    if state.edge.running and state.edge.content is not None and not state.edge.answers:
+        found.append(f"{host}: the edge nginx runs but does not answer: look at `docker logs {EDGE}`, or inv server.bootstrap")
+    return tuple(found)
+
+
+def volume_refusals(env: Environment, image: ImageRef) -> tuple[str, ...]:
+    """Refuse an image with a volume of its own that nothing is mounted on: every release would get it anew, and empty."""
+    mounted = {path.rstrip("/") for path in env.app.volumes.values()}
+    return tuple(
+        f"{image.name}: it declares the volume {path}, which would be new and empty in every release: "
+        f'add a name for it to app.volumes in ops.toml: NAME = "{path}"'
+        for path in image.volumes if path.rstrip("/") not in mounted
+    )  # fmt: skip
 
 
 def edge_refusals(state: HostState) -> tuple[str, ...]:
@@ -28,6 +53,8 @@ def refusals(env: Environment, state: HostState, image: ImageRef) -> tuple[str, 
     if state.disk_free < needed:
         free, wanted = state.disk_free // 1024**2, needed // 1024**2
         found.append(f"{state.host}: {free} MB of disk are free, {wanted} MB are needed: inv deploy.prune, or a bigger disk")
+    if state.srv_free < SRV_RESERVE:
+        found.append(f"{state.host}: {state.srv_free // 1024**2} MB are free under {HOME}: make room there")
     if image.content and state.images.get(image.name, image.content) != image.content:
         found.append(f"{state.host}: {image.name} is there but was built from other content: choose another --version")
     if abs(state.clock_skew) > CLOCK_REFUSAL:
@@ -41,7 +68,7 @@ def refusals(env: Environment, state: HostState, image: ImageRef) -> tuple[str, 
 
 def notes(env: Environment, intent: Intent, states: tuple[HostState, ...]) -> tuple[str, ...]:
     """Return what a person should know though it stops nothing."""
-    found = [f"{state.host}: {problem}" for state in states for problem in state.problems]
+    found = list(damages(states))
     for state in states:
         serving = state.release(state.serving)
         if abs(state.clock_skew) > CLOCK_WARNING:
@@ -57,3 +84,11 @@ def notes(env: Environment, intent: Intent, states: tuple[HostState, ...]) -> tu
     if len({state.serving for state in states}) > 1:
         found.append("the servers do not serve the same release now; after this they will")
     return tuple(found)
+
+
+def damages(states: tuple[HostState, ...]) -> tuple[str, ...]:
+    """Return which manifests cannot be read, and which containers stay since one of them may explain them."""
+    found = [f"{state.host}: {problem}" for state in states for problem in state.problems]
+    kept = {state.host: [one.name for one in unexplained(state) if one.release != state.serving] for state in states}
+    told = (f"{host}: kept until that manifest is mended or removed: {', '.join(names)}" for host, names in kept.items() if names)
+    return (*found, *told)

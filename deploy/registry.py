@@ -14,6 +14,9 @@ import secrets
 import shutil
 import socket
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ _UPLOAD = re.compile(r"^/v2/(?P<name>.+)/blobs/uploads/(?P<id>[0-9a-f]*)$")
 _BLOB = re.compile(r"^/v2/(?P<name>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})$")
 _MANIFEST = re.compile(r"^/v2/(?P<name>.+)/manifests/(?P<reference>[A-Za-z0-9_.:-]+)$")
 CHUNK = 1024 * 1024
+ABANDONED = 86400.0
 
 
 class Blobs:
@@ -29,6 +33,7 @@ class Blobs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._checked: set[str] = set()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
@@ -51,32 +56,46 @@ class Blobs:
             genuine = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}" == digest
         if genuine:
             file.replace(self.path(digest))
+            self._checked.add(digest)
         else:
             file.unlink()
         return genuine
 
-    def forget(self) -> None:
-        """Remove all blobs, since one of them may be damaged."""
-        self.prune(0)
+    def genuine(self, digest: str) -> bool:
+        """Tell whether a blob is there and undamaged, looking once; a damaged one is removed, to be pushed again."""
+        path = self.path(digest)
+        if digest in self._checked or not path.exists():
+            return path.exists()
+        with path.open("rb") as content:
+            found = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
+        if found != digest:
+            path.unlink(missing_ok=True)
+            return False
+        self._checked.add(digest)
+        return True
 
     def prune(self, limit: int) -> None:
-        """Remove abandoned uploads, and the longest unused blobs until `limit` bytes are left."""
-        for abandoned in self.folder.glob("upload-*"):
-            abandoned.unlink(missing_ok=True)
-        files = sorted((file for file in self.folder.iterdir() if file.is_file()), key=lambda file: file.stat().st_mtime)
-        total = sum(file.stat().st_size for file in files)
-        while files and total > limit:
-            total -= files[0].stat().st_size
-            files.pop(0).unlink(missing_ok=True)
+        """Remove uploads abandoned a day ago, and the longest unused blobs until `limit` bytes are left."""
+        known = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in self.folder.iterdir() if file.is_file())
+        for used, _, file in known:
+            if file.name.startswith("upload-") and used < time.time() - ABANDONED:
+                file.unlink(missing_ok=True)
+        blobs = [(size, file) for _, size, file in known if not file.name.startswith("upload-")]
+        total = sum(size for size, _ in blobs)
+        for size, file in blobs:
+            if total > limit:
+                total -= size
+                file.unlink(missing_ok=True)
 
 
 class Registry:
     """A registry for one repository under an unguessable name, on a listening loopback socket; a context manager."""
 
     def __init__(self, blobs: Blobs, token: str, listener: socket.socket) -> None:
-        self._manifests: dict[str, tuple[str, bytes]] = {}
+        self._manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.token = token
         self.sent = 0
+        self.takes_writes = False
         self.port = int(listener.getsockname()[1])
         handler = type("Handler", (_Handler,), {"registry": self, "blobs": blobs})
         self._server = _Server(self.port, handler, listener)
@@ -95,15 +114,29 @@ class Registry:
         """Tell whether a repository name carries the token."""
         return secrets.compare_digest(name.partition("/")[0].encode(), self.token.encode())
 
-    def put(self, reference: str, kind: str, body: bytes) -> str:
+    @contextmanager
+    def writable(self) -> Iterator[None]:
+        """Take pushes for as long as the block runs; servers that pull later can change nothing."""
+        self.takes_writes = True
+        try:
+            yield
+        finally:
+            self.takes_writes = False
+
+    def put(self, name: str, reference: str, kind: str, body: bytes) -> str:
         """Keep a manifest under its tag and its digest; return the digest."""
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-        self._manifests[digest] = self._manifests[reference] = (kind, body)
+        self._manifests[name, digest] = self._manifests[name, reference] = (kind, body)
         return digest
 
-    def get(self, reference: str) -> tuple[str, bytes] | None:
+    def get(self, name: str, reference: str) -> tuple[str, bytes] | None:
         """Return a manifest's media type and bytes."""
-        return self._manifests.get(reference)
+        return self._manifests.get((name, reference))
+
+    def digest(self, name: str, reference: str) -> str | None:
+        """Return the digest of a manifest that was pushed, None when there is none."""
+        found = self.get(name, reference)
+        return f"sha256:{hashlib.sha256(found[1]).hexdigest()}" if found else None
 
 
 class _Server(ThreadingHTTPServer):
@@ -138,13 +171,13 @@ class _Handler(BaseHTTPRequestHandler):
         if (found := _BLOB.match(self.path)) and self.registry.allows(found["name"]):
             self._send_blob(found["digest"], body=body)
         elif (found := _MANIFEST.match(self.path)) and self.registry.allows(found["name"]):
-            self._send_manifest(found["reference"], body=body)
+            self._send_manifest(found["name"], found["reference"], body=body)
         else:
             self._answer(404)
 
     def _send_blob(self, digest: str, *, body: bool) -> None:
         path = self.blobs.path(digest)
-        if not path.exists():
+        if not self.blobs.genuine(digest):
             return self._answer(404)
         size = path.stat().st_size
         os.utime(path)
@@ -158,16 +191,19 @@ class _Handler(BaseHTTPRequestHandler):
             with path.open("rb") as file:
                 shutil.copyfileobj(file, self.wfile, CHUNK)
 
-    def _send_manifest(self, reference: str, *, body: bool) -> None:
-        if (found := self.registry.get(reference)) is None:
+    def _send_manifest(self, name: str, reference: str, *, body: bool) -> None:
+        if (found := self.registry.get(name, reference)) is None:
             return self._answer(404)
         kind, content = found
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self._answer(200, content, {"Content-Type": kind, "Docker-Content-Digest": digest}, body=body)
 
+    def _may_write(self, name: str) -> bool:
+        return self.registry.takes_writes and self.registry.allows(name)
+
     def do_POST(self) -> None:
         found = _UPLOAD.match(self.path.partition("?")[0])
-        if not found or not self.registry.allows(found["name"]):
+        if not found or not self._may_write(found["name"]):
             return self._answer(404)
         id, file = self.blobs.new()
         file.touch(mode=0o600)
@@ -193,15 +229,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(201, headers={"Location": f"/v2/{found['name']}/blobs/{wanted}", "Docker-Content-Digest": wanted})
 
     def _keep_manifest(self, name: str, reference: str) -> None:
-        if not self.registry.allows(name):
+        if not self._may_write(name):
             return self._answer(404)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        digest = self.registry.put(reference, self.headers.get("Content-Type", ""), body)
+        digest = self.registry.put(name, reference, self.headers.get("Content-Type", ""), body)
         self._answer(201, headers={"Location": f"/v2/{name}/manifests/{digest}", "Docker-Content-Digest": digest})
 
     def _upload(self) -> re.Match[str] | None:
         found = _UPLOAD.match(self.path.partition("?")[0])
-        known = found and self.registry.allows(found["name"]) and self.blobs.upload(found["id"]).exists()
+        known = found and self._may_write(found["name"]) and self.blobs.upload(found["id"]).exists()
         return found if known else None
 
     def _receive(self, file: Path) -> None:

@@ -26,7 +26,8 @@ from deploy.session import Session
 from deploy.ship import Shipper
 from deploy.this_machine import local_client
 from ops.config import Environment
-from ops.errors import Failed, NeedsPerson, Refused, TidegateError
+from ops.errors import ConfigError, Failed, NeedsPerson, Refused, TidegateError
+from ops.secret import Mask
 from ops.secrets import resolve_secrets
 
 Confirm = Callable[[Plan, Sequence[HostState]], bool]
@@ -87,11 +88,12 @@ def release(
     Raises TidegateError; its kind is the outcome (ops/errors.py).
     """
     app, env = session.env.app.name, session.env
-    notices = Notices(env, environ)
+    notices = Notices(env, environ, required=kind == "deploy" and not options.dry_run)
     try:
         done = _release(kind, session, options, environ, reporter, confirm)
     except (Failed, NeedsPerson) as error:
-        notices.send(f"{app}: {kind} failed in {env.name}", str(error), failed=True)
+        # Without the cause: it may quote the app's logs, which belong on the terminal and not in a chat.
+        notices.send(f"{app}: {kind} failed in {env.name}", f"{error.where}: {error.what}".lstrip(": "), failed=True)
         raise
     if done.result == "done" and kind != "prune":
         title = f"{app}: {done.release} serves in {env.name}"
@@ -100,15 +102,22 @@ def release(
 
 
 class Notices:
-    """Whom to tell; their secret addresses are read before anything is changed. Raises ConfigError."""
+    """Whom to tell; their secret addresses are read before anything is changed. Raises ConfigError when `required`."""
 
-    def __init__(self, env: Environment, environ: Mapping[str, str]) -> None:
+    def __init__(self, env: Environment, environ: Mapping[str, str], *, required: bool) -> None:
         self._on = env.notifications.on
-        names = env.notifications.urls
-        self._urls = list(resolve_secrets(env, names, environ).values()) if names else []
+        self._missing = ""
+        try:
+            self._urls = list(resolve_secrets(env, env.notifications.urls, environ).values()) if env.notifications.urls else []
+        except ConfigError as error:
+            if required:
+                raise
+            self._urls, self._missing = [], str(error)
 
     def send(self, title: str, body: str, *, failed: bool) -> list[str]:
         """Send a notice to those who want it; returns what went wrong, which never fails a deploy."""
+        if self._missing:
+            return [f"notice not sent: {self._missing}"]
         if not self._urls or ("failure" if failed else "success") not in self._on:
             return []
         from ops.notify import notify
@@ -124,6 +133,7 @@ def _release(
         if not options.dry_run:
             _ask_for_locks(work, f"{kind} of {env.name}")
         intent = make_intent(env, options, environ, reporter) if kind == "deploy" else None
+        hide = Mask(intent.environment if intent else {})
         states = work.observe()
         plan = plan_deploy(env, intent, states) if intent else PLANS[kind](env, states, options)
         summary = Summary(kind, env.name, "", plan.release, plan.version, list(work.servers), plan.previous,
@@ -136,7 +146,8 @@ def _release(
         if plan.unchanged or options.dry_run or not agreed:
             summary.result = "unchanged" if plan.unchanged else "planned" if options.dry_run else "declined"
         else:
-            _carry_out(work, plan, summary, reporter, began)
+            with hide:
+                _carry_out(work, plan, summary, reporter, began)
         summary.seconds = round(time.monotonic() - began, 3)
         summary.round_trips = {link.name: link.calls for link in work.links}
         return summary

@@ -17,7 +17,7 @@ from deploy.bases import DEBIAN, ensure_base
 from deploy.build_client import build
 from deploy.sandbox_files import fragment, known_hosts, write
 from deploy.sandbox_server import INDEX, ROOT, SANDBOX, Ports, Recipe, SandboxServer, ports_of
-from deploy.this_machine import Report, file_lock, local_client, machine_lock, need
+from deploy.this_machine import Report, engine_address, file_lock, local_client, machine_lock, need
 from ops.errors import Failed, Refused
 
 if TYPE_CHECKING:
@@ -98,10 +98,13 @@ class Sandbox:
         return servers
 
     def down(self, report: Report) -> None:
-        """Remove the servers, their volumes, the keys and the environment."""
+        """Remove the servers, their volumes, the keys and the environment. Raises Refused while the engine is down."""
+        if not local_engine.answers():
+            raise Refused("this machine's engine does not answer, so nothing was removed", where=engine_address(),
+                          why="the servers would stay, without the keys that lead to them",
+                          fix="start the engine, then inv sandbox.down")  # fmt: skip
         with self._locked():
-            if local_engine.answers():
-                self._remove(report)
+            self._remove(report)
             self.environment.unlink(missing_ok=True)
             shutil.rmtree(self.folder)
 

@@ -22,16 +22,16 @@ class Server(Protocol):
         """Look at containers, nginx, releases and the journal, after the lock. Raises Locked, Refused, Unreachable."""
 
     def cancel(self) -> None:
-        """Let every wait on the server end now."""
+        """Let every wait on the server, and every transfer to it, end now."""
 
     def resume(self) -> None:
-        """Allow waits again."""
+        """Allow waits again, and what is asked for after something that was not waited for has failed."""
 
     def remark(self, text: str) -> None:
         """Keep a remark for the summary."""
 
-    def journal(self, record: Mapping[str, Any], *, wait: bool = True) -> None:
-        """Append a record durably, before anything asked for later; without `wait`, trouble shows at the next call."""
+    def journal(self, record: Mapping[str, Any], *, wait: bool = True, optional: bool = False) -> None:
+        """Append a record durably, before anything asked for later; without `wait`, trouble shows later, if not `optional`."""
 
     def receive(self, image: ImageRef) -> None:
         """Have the image completely, transferring only what is missing."""
@@ -71,6 +71,9 @@ class Server(Protocol):
 
     def switch_edge(self, generation: str | None) -> float:
         """Make the staged file live (None: remove the live one), reload, prove it; returns seconds. Raises Failed."""
+
+    def restore_edge(self, content: str, generation: str) -> float:
+        """Make nginx's earlier file live again, even on a full disk; returns seconds. Raises Failed."""
 
     def wait_old_workers(self, timeout: float) -> bool:
         """Wait until nginx workers from before the last switch have ended; returns whether they did."""

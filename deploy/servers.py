@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,20 +27,35 @@ from ops.errors import Failed, TidegateError
 from ops.link import Link, ssh_options
 
 Say = Callable[[str, str], None]
+_EDGE_WORK = "network, edge nginx and its files are checked and brought up to date"
 
 
 def make_ready(env: Environment, say: Say, confirm: Callable[[str, Sequence[str]], bool]) -> bool:
-    """Bring every server to where a deploy can begin; returns whether all was agreed to. Raises TidegateError."""
-    agreed = [bootstrap.prepare(env, host, say, confirm) for host in env.hosts]
-    if not all(agreed):
+    """Bring every server to where a deploy can begin; returns whether all was agreed to. Raises TidegateError.
+
+    All servers are looked at and asked about, each once and with all that will be done, before the first is changed.
+    """
+    missing = {host: bootstrap.survey(env, host) for host in env.hosts}
+    if not all(confirm(host.name, _announced(lacks)) for host, lacks in missing.items()):
         return False
+    for host, lacks in missing.items():
+        if lacks:
+            bootstrap.carry_out(env, host, lacks, say)
+    _ensure_edges(env, say)
+    return True
+
+
+def _announced(missing: Sequence[bootstrap.Missing]) -> list[str]:
+    return [*([one.what for one in missing] or ["packages, engine and folders are there"]), _EDGE_WORK]
+
+
+def _ensure_edges(env: Environment, say: Say) -> None:
     with (
         Session(env, ships=True) as session,
         Shipper(_door(session), session.state, lambda: local_client().api) as shipper,
         ThreadPoolExecutor(len(env.hosts)) as pool,
     ):
         list(pool.map(lambda link: _ensure_edge(env, link, shipper, say), session.links))
-    return True
 
 
 def _door(session: Session) -> Doorstep:
@@ -117,12 +136,23 @@ def _folder(path: str, known: dict[str, Any] | None) -> tuple[str, bool | None, 
 
 @dataclass(frozen=True)
 class HostKeys:
-    """What a server shows of itself: lines for known_hosts and their fingerprints, and whether we trust it already."""
+    """What a server shows of itself: lines for known_hosts and their fingerprints, and whether we trust it already.
+
+    `changed` has the fingerprints of other keys of the same type that known_hosts holds for it.
+    """
 
     server: str
     lines: tuple[str, ...]
     fingerprints: tuple[str, ...]
     trusted: bool
+    changed: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str:
+        """What to tell before anybody agrees; nothing where the key is new or known."""
+        if not self.changed:
+            return ""
+        return f"CHANGED, was {', '.join(self.changed)}: unless the server was installed anew, stop, it may not be yours"
 
 
 def fetch_keys(env: Environment, host: HostAddress) -> HostKeys:
@@ -130,7 +160,8 @@ def fetch_keys(env: Environment, host: HostAddress) -> HostKeys:
     with tempfile.TemporaryDirectory(prefix="tidegate-") as folder:
         file = Path(folder) / "known_hosts"
         replaced = [_instead(word, file) for word in ssh_options(env, host)]
-        done = subprocess.run(["ssh", *replaced, "-o", "PreferredAuthentications=none", "-o", "HashKnownHosts=no", "--", host.address, "true"],
+        done = subprocess.run(["ssh", *replaced, "-o", "PreferredAuthentications=none", "-o", "HashKnownHosts=no",
+                               "-o", "GlobalKnownHostsFile=/dev/null", "--", host.address, "true"],
                               capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # fmt: skip
         lines = tuple(file.read_text().splitlines()) if file.exists() else ()
         if not lines:
@@ -141,7 +172,10 @@ def fetch_keys(env: Environment, host: HostAddress) -> HostKeys:
                 fix="check address and port in ops.toml",
             )
         shown = subprocess.run(["ssh-keygen", "-l", "-f", str(file)], capture_output=True, text=True, check=True).stdout
-    return HostKeys(host.name, lines, tuple(shown.splitlines()), _trusted(env, lines))
+    known = _known(env.known_hosts)
+    changed = tuple(_fingerprint(key) for line in known for key in _replaced(line, lines))
+    trusted = not changed and all(any(_is_same(old, line) for old in known) for line in lines)
+    return HostKeys(host.name, lines, tuple(shown.splitlines()), trusted, changed)
 
 
 def _instead(word: str, file: Path) -> str:
@@ -150,12 +184,71 @@ def _instead(word: str, file: Path) -> str:
     return "StrictHostKeyChecking=accept-new" if word == "StrictHostKeyChecking=yes" else word
 
 
-def _trusted(env: Environment, lines: tuple[str, ...]) -> bool:
-    known = env.known_hosts.read_text().splitlines() if env.known_hosts.exists() else []
-    return set(lines) <= set(known)
-
-
 def trust(env: Environment, keys: HostKeys) -> None:
-    """Add a server's keys to the environment's known_hosts."""
-    with env.known_hosts.open("a", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in keys.lines)
+    """Put a server's keys into the environment's known_hosts, in place of others of the same type for it."""
+    path = env.known_hosts.resolve()
+    kept = [line for old in _known(path) if (line := _without(old, keys.lines)) is not None]
+    new = [line for line in keys.lines if not any(_is_same(old, line) for old in kept)]
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.touch()
+    draft.chmod(path.stat().st_mode & 0o7777 if path.exists() else 0o644)
+    draft.write_text("".join(f"{line}\n" for line in [*kept, *new]), encoding="utf-8", errors="surrogateescape")
+    draft.replace(path)
+
+
+def _known(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if path.exists() else []
+
+
+def _parts(line: str) -> tuple[str, str, str]:
+    """Return the hosts, type and key of a line; nothing for comments and for @cert-authority or @revoked."""
+    words = line.split()
+    return (words[0], words[1], words[2]) if len(words) > 2 and words[0][0] not in "#@" else ("", "", "")
+
+
+def _names(pattern: str, name: str) -> bool:
+    """Say whether one entry of a line's hosts, plain or hashed, is that name."""
+    if not pattern.startswith("|1|"):
+        return pattern.lower() == name.lower()
+    try:
+        salt, digest = (base64.b64decode(part) for part in pattern.split("|")[2:4])
+    except ValueError:  # damaged; ssh passes over it too
+        return False
+    return hmac.digest(salt, name.encode(), "sha1") == digest
+
+
+def _shared(old: str, new: str) -> list[str]:
+    """Return the entries of an old line's hosts that a new line of the same type is about."""
+    (patterns, old_type, _), (names, new_type, _) = _parts(old), _parts(new)
+    if not new_type or old_type != new_type:
+        return []
+    return [one for one in patterns.split(",") if any(_names(one, name) for name in names.split(","))]
+
+
+def _is_same(old: str, new: str) -> bool:
+    return bool(_shared(old, new)) and _parts(old)[2] == _parts(new)[2]
+
+
+def _replaced(old: str, lines: Sequence[str]) -> list[str]:
+    """Return the key of an old line if one of the lines puts another in its place."""
+    key = _parts(old)[2]
+    return [key] if any(_shared(old, new) and _parts(new)[2] != key for new in lines) else []
+
+
+def _without(old: str, lines: Sequence[str]) -> str | None:
+    """Return an old line for those of its hosts that keep its key; None when none does."""
+    gone = {one for new in lines if not _is_same(old, new) for one in _shared(old, new)}
+    if not gone:
+        return old
+    hosts, _, rest = old.strip().partition(" ")
+    left = [one for one in hosts.split(",") if one not in gone]
+    return f"{','.join(left)} {rest}" if left else None
+
+
+def _fingerprint(key: str) -> str:
+    """Return a key's fingerprint as ssh shows it."""
+    try:
+        blob = base64.b64decode(key)
+    except ValueError:
+        return "a key that cannot be read"
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")

@@ -5,6 +5,7 @@ Only light imports here: ssh authenticates in its own process while the rest of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.config import Environment
+from ops.errors import ConfigError
 from ops.link import Link
 
 
@@ -32,17 +34,33 @@ class Doorstep:
         return int(self.listener.getsockname()[1])
 
 
+def cache_folder(root: Path) -> Path:
+    """Return where a project's layers and registry are remembered: outside of it, where no build and no commit takes them in."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    home = Path(named) if named.startswith("/") else Path("~/.cache").expanduser()
+    return home / "tidegate" / hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:12]
+
+
 def reserve(state: Path) -> Doorstep:
     """Listen on the port of last time if it is free: by that name the local engine remembers what it pushed."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
     memory = state / "registry.json"
     port, token = _recall(memory)
     door = Doorstep(_listen(port), token or secrets.token_hex(16))
+    try:
+        _remember(memory, door)
+    except OSError as error:
+        door.listener.close()
+        fix = "set XDG_CACHE_HOME to a folder that can be written"
+        raise ConfigError("the cache cannot be written", where=str(state), why=error.strerror or "", fix=fix) from None
+    return door
+
+
+def _remember(memory: Path, door: Doorstep) -> None:
+    memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = memory.with_name(f"{memory.name}.{os.getpid()}")
     draft.touch(mode=0o600)
     draft.write_text(json.dumps({"token": door.token, "port": door.port}))
     draft.replace(memory)
-    return door
 
 
 def _recall(memory: Path) -> tuple[int, str]:
@@ -68,7 +86,7 @@ class Session:
 
     def __init__(self, env: Environment, *, ships: bool) -> None:
         self.env = env
-        self.state = env.project_root / ".tidegate"
+        self.state = cache_folder(env.project_root)
         self.door = reserve(self.state) if ships else None
         port = self.door.port if self.door else None
         self.links = [Link(env, host, callback_port=port) for host in env.hosts]

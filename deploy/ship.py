@@ -8,12 +8,14 @@ engine in a virtual machine, sshd without remote forwarding) the whole image is 
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.build_client import build_cli
+from deploy.build_client import build_cli, build_environment
 from deploy.registry import Blobs, Registry
 from deploy.session import Doorstep
 from ops.errors import Failed
@@ -22,8 +24,17 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 CACHE_LIMIT = 4 * 1024**3
+PAUSE = 0.05
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Where an image is in our registry, and the digest under which nobody can exchange it."""
+
+    path: str
+    digest: str
 
 
 class Shipper:
@@ -32,7 +43,7 @@ class Shipper:
     def __init__(self, door: Doorstep, state: Path, local: Callable[[], APIClient]) -> None:
         self._local = local
         self._lock = threading.Lock()
-        self._pushed: dict[str, str | None] = {}
+        self._offers: dict[str, Offer | None] = {}
         self._blobs = Blobs(state / "blobs")
         self.registry = Registry(self._blobs, door.token, door.listener)
 
@@ -42,31 +53,35 @@ class Shipper:
 
     def __exit__(self, *_: object) -> None:
         self.registry.__exit__()
-        if self._pushed:
+        if self._offers:
             self._blobs.prune(CACHE_LIMIT)
 
-    def forget(self) -> None:
-        """Forget what was pushed: a server could not use it, so the next deploy offers it anew."""
-        self._blobs.forget()
-
-    def offer(self, image: str) -> str | None:
-        """Push an image to our registry, once; return its path there, None when the engine cannot reach us."""
+    def offer(self, image: str) -> Offer | None:
+        """Push an image to our registry, once; None when the engine cannot reach us."""
         with self._lock:
-            if image not in self._pushed:
-                self._pushed[image] = self._push(image)
-            return self._pushed[image]
+            if image not in self._offers:
+                self._offers[image] = self._push(image)
+            return self._offers[image]
 
-    def _push(self, image: str) -> str | None:
+    def _push(self, image: str) -> Offer | None:
+        from requests.exceptions import RequestException
+
+        from ops.engine import EngineError
+
         engine = self._local()
         name, _, version = image.rpartition(":")
         path = f"{self.registry.token}/{name}"
         there = f"localhost:{self.registry.port}/{path}"
         engine.tag(image, there, version)
         try:
-            failed = next(filter(None, map(failure, engine.push(there, version, stream=True, decode=True))), None)
+            with self.registry.writable():
+                failed = any(map(failure, list(engine.push(there, version, stream=True, decode=True))))
+        except (EngineError, RequestException):
+            failed = True
         finally:
             engine.remove_image(f"{there}:{version}")
-        return None if failed else path
+        digest = None if failed else self.registry.digest(path, version)
+        return Offer(path, digest) if digest else None
 
 
 def failure(line: Any) -> str | None:
@@ -74,10 +89,12 @@ def failure(line: Any) -> str | None:
     return str(line["error"]) if isinstance(line, dict) and "error" in line else None
 
 
-def follow(lines: Iterable[Any], progress: Progress, *, where: str) -> None:
-    """Follow a pull, reporting bytes done and in all. Raises Failed with the engine's words."""
+def follow(lines: Iterable[Any], progress: Progress, *, where: str, stop: threading.Event) -> None:
+    """Follow a pull, reporting bytes done and in all. Raises Failed with the engine's words, or when told to stop."""
     layers: dict[str, tuple[int, int]] = {}
     for line in lines:
+        if stop.is_set():
+            raise Failed("the transfer was stopped", where=where)
         if error := failure(line):
             raise Failed("the engine could not pull the image", where=where, why=error, fix="run the deploy again")
         detail = line.get("progressDetail") or {}
@@ -86,15 +103,23 @@ def follow(lines: Iterable[Any], progress: Progress, *, where: str) -> None:
             progress(sum(done for done, _ in layers.values()), sum(total for _, total in layers.values()))
 
 
-def pipe_whole(image: str, socket: Path, *, where: str) -> None:
+def pipe_whole(image: str, socket: Path, *, where: str, stop: threading.Event) -> None:
     """Pipe an image from the local engine into a server's, file descriptor to file descriptor. Raises Failed."""
-    docker = build_cli()[0]
-    with subprocess.Popen([docker, "save", image], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as save:
+    docker, quiet = build_cli()[0], subprocess.DEVNULL
+    environment = build_environment()
+    with (
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen([docker, "save", image], stdin=quiet, stdout=subprocess.PIPE, stderr=words, env=environment) as save,
+        subprocess.Popen([docker, "-H", f"unix://{socket}", "load"], stdin=save.stdout, stdout=quiet, stderr=words) as load,
+    ):
         assert save.stdout
-        assert save.stderr
-        load = subprocess.run([docker, "-H", f"unix://{socket}", "load"], stdin=save.stdout, capture_output=True, check=False)
         save.stdout.close()
-        words = save.stderr.read().decode("utf-8", "replace")
+        while load.poll() is None:
+            if stop.wait(PAUSE):
+                save.kill()
+                load.kill()
+        save.wait()
+        words.seek(0)
+        why = words.read().decode("utf-8", "replace").strip()
     if save.returncode or load.returncode:
-        why = (words + load.stderr.decode("utf-8", "replace")).strip()
         raise Failed("the image could not be piped to the server", where=where, why=why, fix="run the deploy again")

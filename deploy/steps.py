@@ -55,9 +55,8 @@ class RestoreEdge(_NothingToUndo):
     title: str = "restore the nginx file of the serving release"
 
     def apply(self, server: Server) -> None:
-        """Stage and switch to the file of the release that answers anyway."""
-        server.stage_edge(self.content)
-        server.switch_edge(self.generation)
+        """Switch to the file of the release that answers anyway."""
+        server.restore_edge(self.content, self.generation)
 
 
 @dataclass(frozen=True)
@@ -263,9 +262,10 @@ class Switch:
 
     def undo(self, server: Server) -> None:
         """Switch back with the same proof, and let the requests in flight finish."""
-        if self.back_content is not None:
-            server.stage_edge(self.back_content)
-        server.switch_edge(self.back_generation)
+        if self.back_content is not None and self.back_generation is not None:
+            server.restore_edge(self.back_content, self.back_generation)
+        else:
+            server.switch_edge(None)
         server.wait_old_workers(self.drain_seconds)
 
 

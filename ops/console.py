@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,8 +40,15 @@ class Console:
         out = sys.stderr if self.as_json else sys.stdout
         clean = "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
         coloured = style and out.isatty() and "NO_COLOR" not in os.environ
-        out.write(f"\033[{STYLES[style]}m{clean}\033[0m\n" if coloured else clean + "\n")
-        out.flush()
+        self._write(lambda: print(f"\033[{STYLES[style]}m{clean}\033[0m" if coloured else clean, file=out, flush=True))
+
+    @staticmethod
+    def _write(action: Callable[[], None]) -> None:
+        """Write, and go on in silence once nobody reads: a lost terminal must not stop an undo."""
+        try:
+            action()
+        except OSError:
+            sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print a table."""
@@ -53,12 +61,12 @@ class Console:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-        self.rich.print(table)
+        self._write(lambda: self.rich.print(table))
 
     def document(self, value: Any) -> None:
         """Print the JSON document when scripts asked for one."""
         if self.as_json:
-            sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
+            self._write(lambda: print(json.dumps(value, indent=1, sort_keys=True), flush=True))
 
     def confirm(self, question: str) -> bool:
         """Ask yes or no; without a terminal the answer is no, unless `--yes` was given."""

@@ -64,3 +64,9 @@ class NeedsPerson(TidegateError):
     """The undo could not complete; the message says what is where."""
 
     exit_code = 5
+
+
+class Defect(TidegateError):
+    """Something nobody thought of; a deploy under way would have been undone and told as Failed."""
+
+    exit_code = 70

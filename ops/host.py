@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +38,8 @@ class Host:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._connection.close()
+        for hop in _hops(self._connection):
+            hop.close()
 
     def run(self, command: Command, *, root: bool = False) -> Result:
         """Run a command and return how it ended, whatever the exit code. Raises Unreachable."""
@@ -48,27 +50,40 @@ class Host:
             raise _unreachable(self.name, self._environment, error) from None
         return Result(done.exited, done.stdout, done.stderr)
 
-    def check(self, command: Command, *, root: bool = False) -> str:
-        """Run a command and return its output. Raises Failed with its words when it fails."""
+    def check(self, command: Command, *, root: bool = False, fix: str = "") -> str:
+        """Run a command and return its output. Raises Failed with its words and `fix` when it fails."""
         done = self.run(command, root=root)
         if done.code:
-            raise Failed(
-                f"`{command}` failed with exit code {done.code}", where=self.name, why=(done.stderr or done.stdout).strip()
-            )
+            why = (done.stderr or done.stdout).strip() or "it said nothing"
+            raise Failed(f"`{command}` failed with exit code {done.code}", where=self.name, why=why, fix=fix)
         return done.stdout
 
 
 def _connection(environment: Environment, address: HostAddress) -> Connection:
     from fabric import Connection
-    from paramiko import RejectPolicy
 
     key = {"key_filename": str(address.identity)} if address.identity else {}
     connection = Connection(address.address, user=address.user, port=address.port, connect_kwargs=key, connect_timeout=10)
-    connection.client.set_missing_host_key_policy(RejectPolicy())
-    for file in (environment.known_hosts, Path.home() / ".ssh" / "known_hosts"):
-        if file.exists():
-            connection.client.load_host_keys(str(file))
+    for hop in _hops(connection):
+        _harden(hop, environment)
     return connection
+
+
+def _hops(connection: Connection) -> Iterator[Connection]:
+    """Yield the connection and those it goes through: Fabric makes one of its own, trusting, for each ProxyJump."""
+    hop = connection
+    while hop and not isinstance(hop, str):  # a ProxyCommand is a string: an ssh in it checks host keys by itself
+        yield hop
+        hop = hop.gateway
+
+
+def _harden(hop: Connection, environment: Environment) -> None:
+    from paramiko import RejectPolicy
+
+    hop.client.set_missing_host_key_policy(RejectPolicy())
+    for file in (environment.known_hosts, *(Path.home() / ".ssh" / name for name in ("known_hosts", "known_hosts2"))):
+        if file.exists():
+            hop.client.load_host_keys(str(file))
 
 
 def _unreachable(name: str, environment: str, error: Exception) -> Unreachable:
@@ -77,4 +92,7 @@ def _unreachable(name: str, environment: str, error: Exception) -> Unreachable:
         text = f"host key verification failed: {text}"
     if type(error).__name__ == "AuthenticationException":
         text = f"permission denied: {text}"
+    if type(error).__name__ == "ChannelException" or text == "Channel closed.":
+        return Unreachable("the server opens no shell for us", where=name, why=text,
+                           fix="let the user run commands: no ForceCommand, a shell such as /bin/bash")  # fmt: skip
     return explain(name, environment, [text])

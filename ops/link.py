@@ -106,6 +106,7 @@ class Link:
         self._closed = threading.Event()
         self._complaints: list[str] = []
         self._callback: Future[int] = Future()
+        self._callback_port = callback_port
         self._process = self._start(ssh_options(environment, host), callback_port)
         self._threads = [
             threading.Thread(target=target, daemon=True, name=f"{target.__name__} {self.name}")
@@ -162,8 +163,15 @@ class Link:
         """Carry out one operation on the server and return its result. Raises AgentError, Locked, Unreachable."""
         return self.send(op, **arguments).result()
 
+    def post(self, op: str, *, optional: bool = False, **arguments: Any) -> None:
+        """Send an operation that nobody waits for; once it has failed, unless `optional`, all after it are refused."""
+        self._submit(op, arguments, post="may" if optional else "must")
+
     def send(self, op: str, **arguments: Any) -> Future[Any]:
         """Send an operation without waiting; operations are carried out in the order they were sent."""
+        return self._submit(op, arguments)
+
+    def _submit(self, op: str, arguments: dict[str, Any], **how: str) -> Future[Any]:
         future: Future[Any] = Future()
         with self._guard:
             if self._closed.is_set():
@@ -172,7 +180,7 @@ class Link:
             number = next(self._numbers)
             self._waiting[number] = future
             try:
-                self._pipe(self._process).write(json.dumps({"id": number, "op": op, "with": arguments}).encode() + b"\n")
+                self._pipe(self._process).write(json.dumps({"id": number, "op": op, "with": arguments, **how}).encode() + b"\n")
                 self._pipe(self._process).flush()
             except OSError:
                 raise self._lost() from None
@@ -196,15 +204,17 @@ class Link:
         shutil.rmtree(self._folder)
 
     def _listen(self) -> None:
-        for line in self._process.stdout or ():
-            answer, future = self._match(line)
-            if future is None:  # a line that the server's shell printed at login
-                self._complaints.append(line.decode("utf-8", "replace").strip())
-            elif "error" in answer:
-                future.set_exception(self._error(answer))
-            else:
-                future.set_result(self._dated(answer))
-        self._fail_all()
+        try:
+            for line in self._process.stdout or ():
+                answer, future = self._match(line)
+                if future is None:  # a line that the server's shell printed at login
+                    self._complaints.append(line.decode("utf-8", "replace").strip())
+                elif "error" in answer:
+                    future.set_exception(self._error(answer))
+                else:
+                    future.set_result(self._dated(answer))
+        finally:
+            self._fail_all()
 
     def _match(self, line: bytes) -> tuple[dict[str, Any], Future[Any] | None]:
         try:
@@ -234,9 +244,10 @@ class Link:
     def _listen_to_ssh(self) -> None:
         for line in self._process.stderr or ():
             text = line.decode("utf-8", "replace").strip()
-            if found := re.match(r"Allocated port (\d+) for remote forward", text):
+            ours = rf"Allocated port (\d+) for remote forward to 127\.0\.0\.1:{self._callback_port}$"
+            if (found := re.match(ours, text)) and not self._callback.done():
                 self._callback.set_result(int(found[1]))
-            elif "remote port forwarding failed" in text:
+            elif "remote port forwarding failed" in text and not self._callback.done():
                 self._callback.set_exception(TimeoutError(text))
             elif text:
                 self._complaints.append(text)
@@ -249,10 +260,10 @@ class Link:
                 return
 
     def _error(self, answer: dict[str, Any]) -> TidegateError:
-        if answer["kind"] == "Busy":
+        if answer.get("kind") == "Busy":
             return Locked(f"another command is at work: {holder(answer['error'])}", where=self.name,
                           fix="wait for it; the lock frees itself when that command ends or its connection dies")  # fmt: skip
-        return AgentError(answer["error"], where=self.name, kind=answer["kind"])
+        return AgentError(answer["error"], where=self.name, kind=answer.get("kind", ""))
 
     def _lost(self) -> Unreachable:
         return explain(self.name, self.environment, [line for line in self._complaints if line])

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import TracebackType
+
+from ops.errors import TidegateError
+
 MASK = "********"
+SHORTEST = 4  # anything shorter is found everywhere and protects nothing
 
 
 class Secret:
@@ -34,3 +40,25 @@ class Secret:
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a Secret is not pickled")
+
+
+class Mask:
+    """A context manager that takes the values of secrets out of the errors that pass through it, logs quoted included."""
+
+    def __init__(self, values: Mapping[str, str | Secret]) -> None:
+        revealed = {value.reveal() for value in values.values() if isinstance(value, Secret)}
+        self._values = sorted((one for one in revealed if len(one) >= SHORTEST), key=len, reverse=True)
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, TidegateError):
+            error.what, error.why = self.hide(error.what), self.hide(error.why)
+            error.args = (error.what,)
+
+    def hide(self, text: str) -> str:
+        """Return the text with a mask in place of every secret of at least `SHORTEST` characters."""
+        for value in self._values:
+            text = text.replace(value, MASK)
+        return text

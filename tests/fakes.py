@@ -157,6 +157,7 @@ class Machine:
     public_works: bool = True
     workers_stay: bool = False
     hangs: bool = False
+    nginx_is_slow: bool = False
 
     @property
     def live(self) -> str | None:
@@ -243,10 +244,13 @@ class World:
 def _call(method: METHODS) -> METHODS:
     @functools.wraps(method)
     def called(self: FakeServer, *arguments: Any, **named: Any) -> Any:
-        self.world.tick(self.name, method.__name__, "called")
         self._method = method.__name__
         try:
+            self.world.tick(self.name, method.__name__, "called")
             return method(self, *arguments, **named)
+        except TidegateError as error:
+            if isinstance(error, Unreachable) or not named.get("optional"):
+                raise
         finally:
             with self.world.guard:
                 self.machine.users_saw.append(self.machine.serves())
@@ -315,7 +319,8 @@ class FakeServer:
             "pems": sorted(machine.pems),
             "journal": "".join(f"{line}\n" for line in machine.journal),
             "edge": dict(machine.edge_files),
-            "answering": machine.answering,
+            "answering": None if machine.nginx_is_slow else machine.answering,
+            "edge_answers": machine.edge == "running" and not machine.nginx_is_slow,
             "disk": {"free": machine.disk_free, "total": 100 * 1024**3},
         }
         return observe.parse(self.name, app, {"skew": machine.skew, "engine": {"Version": "26", "ApiVersion": machine.api}}, seen)
@@ -332,7 +337,7 @@ class FakeServer:
         self.remarks.append(f"{self.name}: {text}")
 
     @_call
-    def journal(self, record: Mapping[str, Any], *, wait: bool = True) -> None:
+    def journal(self, record: Mapping[str, Any], *, wait: bool = True, optional: bool = False) -> None:
         self.machine.journal.append(json.dumps({"time": "now", **record}))
 
     @_call
@@ -443,6 +448,12 @@ class FakeServer:
             raise Failed("nginx does not run", where=self.name)
         if "no_such_directive" in content or content.count("{") != content.count("}"):
             raise Failed("nginx refuses the new file", where=self.name, why='unknown directive "no_such_directive"')
+
+    @_call
+    def restore_edge(self, content: str, generation: str) -> float:
+        self._effect("write")
+        self.machine.staged = content
+        return self.switch_edge(generation)
 
     @_call
     def unstage_edge(self) -> None:

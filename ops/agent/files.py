@@ -42,6 +42,21 @@ def move(source: str, target: str) -> None:
     sync_folder(os.path.dirname(target))
 
 
+def keep(path: str, copy: str) -> None:
+    """Keep a file under a second name, without needing room on the disk; nothing where there is none."""
+    remove(copy)
+    if os.path.exists(path):
+        os.link(path, copy)
+
+
+def restage(copy: str, staged: str, text: str) -> None:
+    """Stage a text again: from the copy kept of it if that is what it holds, since a full disk takes no new one."""
+    if read(copy) == text:
+        move(copy, staged)
+    else:
+        write(staged, text, 0o644)
+
+
 def settle(source: str, target: str) -> None:
     """Rename a file to its final name; fine when that was done before."""
     if os.path.exists(source) or not os.path.exists(target):

@@ -33,6 +33,7 @@ class Agent:
     def __init__(self, socket_path: str) -> None:
         self._engine = Engine(socket_path)
         self._cancel = threading.Event()
+        self._failure = ""
         self._prober: Load | None = None
         self._locks: list[int] = []
         self.operations: dict[str, Callable[..., Any]] = {
@@ -41,7 +42,7 @@ class Agent:
             "answers": waits.answers,
             "listening": lambda container: waits.listening(self._engine, container),
             "write": files.write,
-            "move": files.move,
+            "restage": files.restage,
             "settle": files.settle,
             "remove": files.remove,
             "read": files.read,
@@ -49,7 +50,7 @@ class Agent:
             "append": files.append,
             "lock": self._lock,
             "look": self._look,
-            "resume": self._cancel.clear,
+            "resume": self._resume,
             "engine": self._ask_engine,
             "execute": lambda **wanted: self._engine.execute(**wanted),
             "logs": lambda **wanted: self._engine.logs(**wanted),
@@ -61,6 +62,21 @@ class Agent:
             "probe_mark": self._probe_mark,
             "probe_report": self._probe_report,
         }
+
+    def carry_out(self, request: dict[str, Any]) -> Any:
+        """Carry out a request; after a failed one that nobody waits for, none but `resume` is carried out any more."""
+        if self._failure and request["op"] != "resume":
+            raise AfterFailure(self._failure)
+        try:
+            return self.operations[request["op"]](**request["with"])
+        except Exception as error:
+            if request.get("post") == "must":
+                self._failure = f"{request['op']} failed before: {error}"
+            raise
+
+    def _resume(self) -> None:
+        self._failure = ""
+        self._cancel.clear()
 
     def cancel(self) -> None:
         """Let every wait end at its next look."""
@@ -111,7 +127,7 @@ class Agent:
     def _look(self, folder: str, journal: str, edge: str, check: dict[str, Any], engine: dict[str, str]) -> dict[str, Any]:
         """Return in one answer all that files, nginx and the engine say of an app."""
         try:
-            answering = waits.http_get(check["address"], check["port"], "/", check["host"], 1.0)
+            answering = waits.http_get(check["address"], check["port"], "/", check["host"], 2.0)
         except OSError:
             answering = (0, "")
         return {
@@ -120,6 +136,8 @@ class Agent:
             "journal": files.read(journal, 16384) or "",
             "edge": files.read_all(edge, ".conf"),
             "pems": files.names(f"{edge}/../tls", ".pem"),
+            "edge_answers": answering[0] != 0,
+            "srv": facts.disk(folder),
             "answering": answering[1].strip() if answering[0] == 200 else None,
             **facts.facts([], []),
         }
@@ -147,10 +165,14 @@ class Agent:
         return report.to_dict()
 
 
+class AfterFailure(Exception):
+    """Not done, because something asked for before it, which nobody waited for, had failed."""
+
+
 def _work(agent: Agent, requests: queue.Queue[dict[str, Any] | None], answer: Callable[..., None]) -> None:
     while (request := requests.get()) is not None:
         try:
-            result = agent.operations[request["op"]](**request["with"])
+            result = agent.carry_out(request)
         except files.Busy as busy:
             answer(id=request["id"], error=str(busy), kind="Busy")
         except Exception as error:

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from ops.agent.engine import Engine, EngineError
-from ops.agent.files import move, remove
+from ops.agent.files import keep, move, remove
 
 Cancel = threading.Event
 
@@ -171,6 +171,7 @@ def switch(engine: Engine, edge: str, staged: str, live: str, check: dict[str, A
     old = _workers(master)
     began = time.monotonic()
     if staged:
+        keep(live, f"{staged}.back")
         move(staged, live)
     else:
         remove(live)

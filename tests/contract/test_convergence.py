@@ -296,7 +296,7 @@ def test_a_connection_lost_at_any_tick_needs_a_person_only_once_the_switch_began
         elif outcome is None:
             assert world.only.serves() == "v2"  # it was proven before the connection was lost
         else:
-            assert methods == ["journal"]  # nothing was done yet
+            assert set(methods) == {"journal"}  # nothing was done yet
         assert served_throughout(world.only)
         assert_converges(world, "v2")
 

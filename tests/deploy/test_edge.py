@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from deploy.edge_setup import IMAGE
 
 GIXY = Path(sys.executable).with_name("gixy")
 BLOG = EdgeFile(app="blog", release="v2", generation="v2-0123456789abcdef", upstream="10.213.1.140", port=3000,
-                domains=("blog.example.com", "www.blog.example.com"), body_size="10m", timeout=60, idle=5, gzip=True, pem=None)  # fmt: skip
+                domains=("blog.example.com", "www.blog.example.com"), body_size="10m", timeout=60, idle=5, gzip=True, pem=None, environment="production")  # fmt: skip
 SHOP = replace(
     BLOG,
     app="shop",
@@ -31,6 +34,7 @@ SECURE = replace(BLOG, app="bank", domains=("bank.example.com",), pem="bank-0123
 def test_the_first_line_says_what_the_file_is() -> None:
     assert read_head(render(BLOG)) == {
         "app": "blog", "release": "v2", "generation": "v2-0123456789abcdef", "domains": ["blog.example.com", "www.blog.example.com"],
+        "environment": "production",
     }  # fmt: skip
 
 
@@ -78,6 +82,11 @@ def test_with_tls_plain_http_is_redirected() -> None:
     assert "ssl_certificate /etc/nginx/tidegate/tls/bank-0123.pem;" in text
 
 
+def test_over_tls_a_name_of_no_app_is_refused() -> None:
+    assert "listen 443 ssl default_server;" in main_file()
+    assert "ssl_reject_handshake on;" in main_file()
+
+
 def test_the_generation_is_proven_inside_and_outside() -> None:
     text = render(BLOG)
     assert f"location = {public_proof(BLOG.generation)} {{" in text
@@ -99,6 +108,14 @@ def write_all(folder: Path, *files: EdgeFile) -> None:
         (folder / "apps" / f"{file.app}.conf").write_text(render(file))
 
 
+def write_pem(folder: Path) -> None:
+    (folder / "tls").mkdir()
+    pem = folder / "tls" / "bank-0123.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=bank",
+                    "-keyout", pem, "-out", folder / "cert"], check=True, capture_output=True)  # fmt: skip
+    pem.write_text(pem.read_text() + (folder / "cert").read_text())
+
+
 def nginx_test(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", "run", "--rm", "--network=none", "-v", f"{folder}:/etc/nginx/tidegate:ro", IMAGE,
                            "nginx", "-t", "-c", "/etc/nginx/tidegate/nginx.conf"], capture_output=True, text=True)  # fmt: skip
@@ -107,14 +124,45 @@ def nginx_test(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.integration
 def test_nginx_takes_several_apps_with_and_without_tls(tmp_path: Path) -> None:
     write_all(tmp_path, BLOG, SHOP, SECURE)
-    (tmp_path / "tls").mkdir()
-    pem = tmp_path / "tls" / "bank-0123.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=bank",
-                    "-keyout", pem, "-out", tmp_path / "cert"], check=True, capture_output=True)  # fmt: skip
-    pem.write_text(pem.read_text() + (tmp_path / "cert").read_text())
+    write_pem(tmp_path)
     done = nginx_test(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "warn" not in done.stderr
+
+
+@pytest.mark.integration
+def test_over_tls_a_name_of_no_app_gets_no_certificate_and_an_apps_name_gets_its_own(tmp_path: Path) -> None:
+    write_all(tmp_path, BLOG, SECURE)
+    write_pem(tmp_path)
+    run = ["docker", "run", "-d", "--rm", "-p", "127.0.0.1::443", "-v", f"{tmp_path}:/etc/nginx/tidegate:ro", IMAGE,
+           "nginx", "-c", "/etc/nginx/tidegate/nginx.conf", "-g", "daemon off;"]  # fmt: skip
+    container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        where = subprocess.run(["docker", "port", container, "443"], check=True, capture_output=True, text=True).stdout.split()[0]
+        assert asked(where, "bank.example.com") == ("TLSv1.3", "h2")
+        assert asked(where, "bank.example.com", ssl.TLSVersion.TLSv1_2) == ("TLSv1.2", "h2")
+        for name in ("blog.example.com", "nobody.example.com", None):
+            with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
+                asked(where, name)
+    finally:
+        subprocess.run(["docker", "rm", "-f", container], check=True, capture_output=True)
+
+
+def asked(where: str, name: str | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> tuple[str | None, str | None]:
+    """Shake hands, as soon as nginx listens; return which TLS and which HTTP were agreed on."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode, context.maximum_version = False, ssl.CERT_NONE, newest
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    host, _, port = where.rpartition(":")
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with socket.create_connection((host, int(port)), 5) as line, context.wrap_socket(line, server_hostname=name) as safe:
+                return safe.version(), safe.selected_alpn_protocol()
+        except (ConnectionError, ssl.SSLEOFError):  # docker's proxy listens before nginx does
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 @pytest.mark.integration

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy.image import Source, fingerprint, image_name, read_source
+from deploy.bases import DEBIAN, NGINX
+from deploy.image import SPARE, Source, bases_named, build, failure, fingerprint, image_name, read_source
+from deploy.this_machine import local_client
 from ops.config import App
-from ops.errors import ConfigError
+from ops.errors import ConfigError, Failed
 
 WHEN = "2026-03-04T05:06:07+00:00"
 
@@ -203,3 +206,144 @@ def test_a_dockerfile_outside_of_the_repository_still_lets_a_change_be_seen(comm
     assert "dirty" not in read_source(committed, None).version
     (committed.context / "src" / "main.py").write_text("changed")
     assert "dirty" in read_source(moved, None).version
+
+
+SECRET = [".tidegate/sandbox/id_ed25519", ".git/config", ".env", ".env.production", "sub/.env.local", "sub/.git", ".env.d/key"]
+
+
+def hide(app: App) -> None:
+    """Write the files that no image may hold."""
+    for name in SECRET:
+        path = app.context / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("secret")
+
+
+PATTERNS = ["", "README\n", "*\n!src\n!.env\n!.env.*\n!.tidegate\n!sub/.git\n!.git/config\n!.env.d/key", "!**/.env*\n!.git\n"]
+
+
+@pytest.mark.parametrize("patterns", PATTERNS)
+@pytest.mark.parametrize("beside", [".dockerignore", "Dockerfile.dockerignore"])
+def test_secrets_and_what_git_and_tidegate_keep_never_count(app: App, patterns: str, beside: str) -> None:
+    (app.context / beside).write_text(patterns)
+    before = fingerprint(app)
+    hide(app)
+    assert fingerprint(app) == before
+
+
+def test_what_no_image_may_hold_makes_no_version_dirty(committed: App) -> None:
+    clean = read_source(committed, None)
+    for name in SECRET[:1] + SECRET[2:5]:
+        (committed.context / name).parent.mkdir(parents=True, exist_ok=True)
+        (committed.context / name).write_text("secret")
+    assert read_source(committed, None) == clean
+    (committed.context / "sub/new.py").touch()
+    assert read_source(committed, None).version.startswith(f"{clean.version}-dirty-")
+
+
+def test_the_umask_of_a_checkout_does_not_count(app: App) -> None:
+    before = fingerprint(app)
+    (app.context / "src" / "main.py").chmod(0o664)
+    (app.context / "README").chmod(0o600)
+    assert fingerprint(app) == before
+
+
+def test_an_ignore_file_that_is_no_text_does_no_harm(app: App) -> None:
+    (app.context / ".dockerignore").write_bytes(b"\xef\xbb\xbfREADME\r\ncaf\xe9\n")
+    before = fingerprint(app)
+    (app.context / "README").write_text("unseen")
+    assert fingerprint(app) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("FROM debian:trixie-slim\n", [DEBIAN]),
+        ("ARG BASE=debian:trixie-slim\nFROM ${BASE} AS one\n", [DEBIAN]),
+        ('arg BASE="debian:trixie-slim"\nfrom --platform=linux/amd64 docker.io/library/nginx:1.30 as web\n', [DEBIAN, NGINX]),
+        ("FROM debian:trixie\n# FROM nginx:1.30\nRUN echo FROM nginx:1.30\n", []),
+        ("FROM scratch\nCOPY --from=caf\udce9 / /\n", []),
+    ],
+)
+def test_the_bases_that_a_dockerfile_builds_on_are_known(app: App, text: str, named: list[str]) -> None:
+    app.dockerfile.write_text(text, errors="surrogateescape")
+    assert bases_named(app.dockerfile) == named
+
+
+def test_a_base_image_that_nobody_has_is_named() -> None:
+    ends = ["------", " > [internal] load metadata for docker.io/library/python:3.99:", "------", "failed to solve: no such host"]
+    error = failure("tidegate/blog:v1", Path("Dockerfile"), ends)
+    assert "base image docker.io/library/python:3.99" in error.what
+    assert (error.why, "docker load" in error.fix) == ("failed to solve: no such host", True)
+    assert failure("tidegate/blog:v1", Path("Dockerfile"), ends[2:]).what == "building tidegate/blog:v1 failed"
+
+
+@pytest.fixture
+def built_app(app: App) -> Iterator[App]:
+    """Return the app under a name of its own; its images go at the end."""
+    mine = app.model_copy(
+        update={"name": f"test-{hashlib.sha256(os.fsencode(app.context)).hexdigest()[:12]}", "keep_releases": 2}
+    )
+    yield mine
+    engine = local_client().api
+    for tag in images_of(mine):
+        engine.remove_image(tag)
+
+
+def images_of(app: App) -> list[str]:
+    found = local_client().api.images(filters={"label": f"dev.tidegate.app={app.name}"})
+    return [tag for image in found for tag in image["RepoTags"] or ()]
+
+
+def build_it(app: App, version: str) -> list[str]:
+    lines: list[str] = []
+    build(app, read_source(app, version), local_client().api, lines.append)
+    return lines
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("patterns", PATTERNS)
+def test_no_image_holds_secrets_and_the_users_files_stay_as_they_are(built_app: App, patterns: str) -> None:
+    import io
+    import tarfile
+
+    (built_app.context / ".dockerignore").write_text(patterns)
+    hide(built_app)
+    before = sorted(built_app.context.rglob("*"))
+    build_it(built_app, "v1")
+    assert sorted(built_app.context.rglob("*")) == before
+    engine = local_client().api
+    container = engine.create_container(image_name(built_app, "v1"), ["none"])["Id"]
+    try:
+        with tarfile.open(fileobj=io.BytesIO(b"".join(engine.export(container)))) as files:
+            names = {member.name for member in files if member.isfile()}
+    finally:
+        engine.remove_container(container)
+    assert not names & set(SECRET)
+    assert "src/main.py" in names
+    assert ("README" in names) == ("README" not in patterns and "*\n!src" not in patterns)
+
+
+@pytest.mark.integration
+def test_the_newest_images_stay_and_older_ones_go(built_app: App) -> None:
+    engine = local_client().api
+    kept = built_app.keep_releases + SPARE
+    for number in range(kept + 2):
+        (built_app.context / "README").write_text(f"{number}")
+        build_it(built_app, f"v{number}")
+        name = image_name(built_app, f"v{number}")
+        if number == 0:
+            engine.tag(name, f"localhost:1/token/{image_name(built_app, '')[:-1]}", "v0")
+    assert set(images_of(built_app)) == {image_name(built_app, f"v{number}") for number in range(2, kept + 2)}
+
+
+@pytest.mark.integration
+def test_output_that_is_no_text_does_no_harm_and_a_failing_build_says_why(built_app: App) -> None:
+    built_app.dockerfile.write_text(f"FROM {DEBIAN}\nRUN printf 'caf\\351\\n'; exit 7\n")
+    with pytest.raises(Failed) as caught:
+        build_it(built_app, "v1")
+    assert "caf\N{REPLACEMENT CHARACTER}" in caught.value.why
+    assert caught.value.where == str(built_app.dockerfile)
+    built_app.dockerfile.write_text("FROM localhost:1/none:such\n")
+    with pytest.raises(Failed, match="base image localhost:1/none:such is not here"):
+        build_it(built_app, "v2")

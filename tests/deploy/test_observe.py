@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ from ops.errors import Refused
 
 HELLO = {"skew": 0.04, "engine": {"Version": "26.1.5+dfsg1", "ApiVersion": "1.45"}}
 EDGE = render(EdgeFile(app="blog", release="v2", generation="v2-abc", upstream="10.213.1.140", port=3000, domains=("blog.example.com",),
-                       body_size="10m", timeout=60, idle=5, gzip=True, pem=None))  # fmt: skip
+                       body_size="10m", timeout=60, idle=5, gzip=True, pem=None, environment="production"))  # fmt: skip
 RELEASE = Release(domains=("blog.example.com",), id="v2", version="v2", slot="green", image="tidegate/blog:v2", content="c", config_hash="h", environment_hash="e", port=3000,
-                  address="10.213.1.140", processes=("web", "worker"), edge_file=EDGE, generation="v2-abc", created="2026-01-02", by="ann")  # fmt: skip
+                  address="10.213.1.140", processes=("web", "worker"), edge_file=EDGE, generation="v2-abc", created="2026-01-02", by="ann", environment="production")  # fmt: skip
 
 
 def listed(
@@ -62,8 +63,8 @@ def parse(**changes: Any) -> HostState:
 def test_a_server_that_serves_is_read_as_it_is() -> None:
     state = parse()
     (web,) = state.containers
-    assert (web.name, web.release, web.slot, web.process, web.version, web.running, web.address, web.health) == (
-        "blog_web_v2", "v2", "green", "web", "v2", True, "10.213.1.140", "healthy")  # fmt: skip
+    assert (web.name, web.release, web.slot, web.process, web.version, web.running, web.address, web.status) == (
+        "blog_web_v2", "v2", "green", "web", "v2", True, "10.213.1.140", "Up 3 minutes (healthy)")  # fmt: skip
     assert (state.serving, state.serving_slot) == ("v2", "green")
     assert (state.edge.present, state.edge.running, state.edge.generation, state.edge.release, state.edge.answering) == (
         True,
@@ -73,8 +74,36 @@ def test_a_server_that_serves_is_read_as_it_is() -> None:
         "v2-abc",
     )
     assert state.images == {"tidegate/blog:v2": "c", "tidegate/blog:v1": ""}
-    assert (state.subnet, state.engine, state.api, state.clock_skew) == ("10.213.0.0/20", "26.1.5+dfsg1", "1.45", 0.0)
-    assert (state.disk_free, state.disk_total) == (10, 20)
+    assert (state.subnet, state.api, state.clock_skew) == ("10.213.0.0/20", "1.45", 0.0)
+    assert (state.disk_free, state.srv_free) == (10, 10)
+
+
+def test_srv_may_be_on_another_disk() -> None:
+    state = parse(srv={"free": 3, "total": 20})
+    assert (state.disk_free, state.srv_free) == (10, 3)
+
+
+def test_nginx_that_does_not_know_the_app_has_answered_and_one_that_is_silent_has_not() -> None:
+    assert parse(answering=None, edge_answers=True).edge.answers
+    assert not parse(answering=None, edge_answers=False).edge.answers
+
+
+def test_the_environment_is_read_from_the_nginx_file_and_the_manifest() -> None:
+    assert parse().edge.environment == "production"
+    assert parse().environments == {"production"}
+    assert parse(releases={"v2.json": replace(RELEASE, environment="staging").to_json()}).environments == {
+        "production",
+        "staging",
+    }
+    assert parse(
+        edge={}, answering=None, releases={"v2.json": replace(RELEASE, environment="staging").to_json()}
+    ).environments == {"staging"}
+
+
+def test_a_manifest_from_before_environments_were_kept_is_of_none() -> None:
+    known = json.loads(RELEASE.to_json())
+    del known["environment"]
+    assert parse(releases={"v2.json": json.dumps(known)}, edge={}).environments == frozenset()
 
 
 def test_addresses_of_all_apps_running_or_stopped_and_of_strangers_are_taken() -> None:
@@ -90,22 +119,6 @@ def test_addresses_of_all_apps_running_or_stopped_and_of_strangers_are_taken() -
     )
     state = parse(engine={"containers": [WEB, NGINX, SHOP, stopped], "network": NETWORK, "images": []})
     assert state.taken >= {"10.213.1.140", "10.213.0.2", "10.213.1.7", "10.213.1.139", "10.213.1.99"}
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        ("Up 3 minutes (healthy)", "healthy"),
-        ("Up 1 second (health: starting)", "starting"),
-        ("Up 3 minutes (unhealthy)", "unhealthy"),
-        ("Up 3 minutes", "none"),
-        ("Exited (137) 2 minutes ago", "none"),
-        ("Up 3 minutes (Paused)", "none"),
-    ],
-)
-def test_health_is_read_from_the_engines_words(status: str, expected: str) -> None:
-    containers = [listed("blog_web_v2", status, release="v2", process="web")]
-    assert parse(engine={"containers": containers, "network": None, "images": []}).containers[0].health == expected
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def release(id: str, *, complete: bool = True, processes: tuple[str, ...] = ("we
 
 
 def container(id: str, process: str = "web", *, running: bool = True) -> Container:
-    return Container(id=f"id-{id}", name=f"blog_{process}_{id}", release=id, slot=SLOTS.get(id, "green"), process=process, version=id,
+    return Container(name=f"blog_{process}_{id}", release=id, slot=SLOTS.get(id, "green"), process=process, version=id,
                      image="sha256:1", running=running, address=ADDRESSES.get(id, ""))  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def host(
     *containers: Container, releases: tuple[Release, ...] = (), at: EdgeState | None = None, name: str = "one", **rest: object
 ) -> HostState:
     images = {one.image: one.content for one in releases if one.complete}
-    known = {"images": images, "subnet": "10.213.0.0/20", "disk_free": 10**11, "api": "1.45", **rest}
+    known = {"images": images, "subnet": "10.213.0.0/20", "disk_free": 10**11, "srv_free": 10**11, "api": "1.45", **rest}
     return HostState(host=name, containers=containers, releases=releases, edge=at or edge(), **known)  # type: ignore[arg-type]
 
 
@@ -104,7 +104,18 @@ TABLE: dict[str, tuple[HostState, str, list[str], str]] = {
     ),
     "the manifest of the serving release is damaged": (
         host(container("v1"), at=edge("v1"), problems=("releases/v1.json is damaged and ignored",)), "v2",
-        [*new("v2", "blog_web_v1")[:-1], "drain: RemoveContainers remove blog_web_v1"], "v1 serves",
+        new("v2", "blog_web_v1"), "kept for a rollback",
+    ),
+    "a manifest is damaged: what it may explain stays, what runs of it is stopped": (
+        host(container("v1", running=False), container("v2"), container("v3"), releases=(release("v3"),), at=edge("v3"),
+             problems=("releases/v1.json is damaged and ignored",)), "v2",
+        ["prepare: Stop stop blog_web_v2", *new("v2.2", "blog_web_v3")], "a deploy died before stopping them",
+    ),
+    "a manifest is damaged: a release that is known never to have served goes, and a migration": (
+        host(container("v1"), container("v2"), container("v3", "migrate"), releases=(release("v1"), release("v2", complete=False)),
+             at=edge("v1"), problems=("releases/v0.json is damaged and ignored",)), "v3",
+        ["prepare: RemoveContainers remove blog_web_v2, blog_migrate_v3", "prepare: Prune prune v2", *new("v3.2", "blog_web_v1")],
+        "releases that never served",
     ),
     "nginx has lost the app's file, blue runs": (
         host(container("v1"), releases=(release("v1"),)), "v2", new("v2", "blog_web_v1", serves=False), "nothing serves",
@@ -200,6 +211,7 @@ REFUSED = {
         replace(BLUE, disk_free=100 * 1024**2),
         "one: 100 MB of disk are free, 712 MB are needed: inv deploy.prune, or a bigger disk",
     ),
+    "the disk of /srv is full": (replace(BLUE, srv_free=63 * 1024**2), "one: 63 MB are free under /srv/tidegate: make room there"),
     "the clock is far off": (replace(BLUE, clock_skew=-400.0), "one: its clock is off by -400 s: set up time synchronisation there"),
     "the domain is another app's": (
         replace(BLUE, edge=replace(edge("v1"), claims={DOMAIN: "shop"})),

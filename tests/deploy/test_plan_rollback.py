@@ -78,7 +78,25 @@ def test_a_release_kept_on_one_of_two_servers_is_not_offered() -> None:
     del servers.machines["two"].boxes["blog_web_v2"]
     assert [one.id for one in rollback_candidates(states(servers))] == ["v3", "v1"]
     assert plan_rollback(PAIR, states(servers), None).release == "v1"
-    assert plan_rollback(PAIR, states(servers), "v2").refusals == ("no kept release v2; kept on every server: v3, v1",)
+    assert plan_rollback(PAIR, states(servers), "v2").refusals == (
+        (
+            "no kept release v2; kept on every server: v3, v1; one keeps v3, v2, v1; two keeps v3, v1; "
+            "two lacks v2: deploy that version again: check out v2 and run inv deploy -e production"
+        ),
+    )
+
+
+def test_after_adding_a_server_a_rollback_says_what_it_lacks_and_how_it_gets_it() -> None:
+    servers = world("v1", "v2")
+    servers.machines["two"] = World("two").machines["two"]
+    assert plan_rollback(PAIR, states(servers), None).refusals == (
+        (
+            "no kept release older than the one that serves; kept on every server: none; one keeps v2, v1; two keeps none; "
+            "two lacks v1: deploy that version again: check out v1 and run inv deploy -e production"
+        ),
+    )
+    ready = environment("one", "two", image="registry.example.com/blog")
+    assert plan_rollback(ready, states(servers), None).refusals[0].endswith(": inv deploy -e production --version v1")
 
 
 def test_a_release_without_one_of_its_processes_or_its_manifest_is_not_offered() -> None:

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def blobs(tmp_path: Path) -> Blobs:
 
 @pytest.fixture
 def registry(blobs: Blobs) -> Iterator[Registry]:
-    with socket.create_server(("127.0.0.1", 0)) as listener, Registry(blobs, TOKEN, listener) as running:
+    with socket.create_server(("127.0.0.1", 0)) as listener, Registry(blobs, TOKEN, listener) as running, running.writable():
         yield running
 
 
@@ -119,7 +120,7 @@ def test_the_empty_blob_is_a_blob(line: http.client.HTTPConnection) -> None:
 )
 def test_without_the_token_there_is_nothing(line: http.client.HTTPConnection, registry: Registry, name: str) -> None:
     assert push(line, LAYER) == 201
-    registry.put("v1", KIND, MANIFEST)
+    registry.put(NAME, "v1", KIND, MANIFEST)
     prefix = f"/v2/{name}".encode("latin-1").decode("latin-1")
     asked = [("GET", f"blobs/{digest(LAYER)}"), ("HEAD", f"blobs/{digest(LAYER)}"), ("GET", "manifests/v1"), ("POST", "blobs/uploads/"),
              ("PUT", "manifests/v1"), ("PATCH", "blobs/uploads/00"), ("PUT", f"blobs/uploads/00?digest={digest(LAYER)}")]  # fmt: skip
@@ -185,7 +186,7 @@ def test_many_requests_share_a_connection(line: http.client.HTTPConnection) -> N
 
 
 def test_the_body_of_a_refused_request_is_not_taken_for_the_next_one(registry: Registry) -> None:
-    registry.put("v1", KIND, MANIFEST)
+    registry.put(NAME, "v1", KIND, MANIFEST)
     hidden = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
     with socket.create_connection(("127.0.0.1", registry.port)) as raw:
         raw.sendall(b"PATCH /v2/wrong/blobs/uploads/00 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(hidden) + hidden)
@@ -205,10 +206,25 @@ def test_the_cache_drops_what_was_unused_longest_and_abandoned_uploads(blobs: Bl
     id, upload = blobs.new()
     upload.write_bytes(b"half")
     blobs.prune(250)
-    assert {path.read_bytes()[:1] for path in blobs.folder.iterdir()} == {b"b", b"c"}
+    assert {path.read_bytes()[:1] for path in blobs.folder.iterdir()} == {b"b", b"c", b"h"}
+    yesterday = time.time() - 90_000
+    os.utime(upload, (yesterday, yesterday))
     blobs.prune(0)
     assert list(blobs.folder.iterdir()) == []
     assert id
+
+
+def test_a_damaged_blob_is_not_served_and_can_be_pushed_again(line: http.client.HTTPConnection, blobs: Blobs) -> None:
+    blobs.path(digest(LAYER)).write_bytes(b"damaged, by a power cut in an earlier deploy")
+    assert ask(line, "HEAD", f"/v2/{NAME}/blobs/{digest(LAYER)}")[0] == 404
+    assert push(line, LAYER) == 201
+    assert ask(line, "HEAD", f"/v2/{NAME}/blobs/{digest(LAYER)}")[0] == 200
+
+
+def test_nobody_can_push_once_our_own_push_is_over(registry: Registry, line: http.client.HTTPConnection) -> None:
+    registry.takes_writes = False
+    assert ask(line, "POST", f"/v2/{NAME}/blobs/uploads/")[0] == 404
+    assert ask(line, "PUT", f"/v2/{NAME}/manifests/v1")[0] == 404
 
 
 def test_a_blob_that_is_read_counts_as_used(line: http.client.HTTPConnection, blobs: Blobs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ PULL = [
 
 def test_bytes_of_all_layers_are_reported_as_they_come() -> None:
     seen: list[tuple[int, int]] = []
-    follow(PULL, lambda done, total: seen.append((done, total)), where="one")
+    follow(PULL, lambda done, total: seen.append((done, total)), where="one", stop=threading.Event())
     assert seen == [(10, 100), (15, 150), (105, 150)]
 
 
@@ -36,8 +37,15 @@ def test_the_engines_own_error_is_told() -> None:
             [*PULL[:3], {"errorDetail": {"message": "no space left"}, "error": "no space left"}],
             lambda done, total: None,
             where="one",
+            stop=threading.Event(),
         )
     assert (caught.value.where, caught.value.why) == ("one", "no space left")
+
+
+def test_a_transfer_ends_when_it_is_told_to_stop() -> None:
+    stop = threading.Event()
+    with pytest.raises(Failed, match="stopped"):
+        follow(PULL, lambda done, total: stop.set(), where="one", stop=stop)
 
 
 @pytest.mark.parametrize("line", [{}, {"status": "x"}, [], "error", None, 7])

@@ -62,3 +62,36 @@ def test_a_hostile_name_is_refused_and_nothing_is_written(tmp_path: Path, name: 
 def test_a_port_out_of_range_is_refused(tmp_path: Path, port: int) -> None:
     with pytest.raises(ConfigError, match="--port: expected at"):
         write_new(tmp_path / "ops.toml", "shop", port)
+
+
+def test_secrets_are_kept_out_of_the_image(tmp_path: Path) -> None:
+    write_new(tmp_path / "ops.toml", "shop", 3000)
+    lines = (tmp_path / ".dockerignore").read_text().splitlines()
+    assert lines == [".git", ".tidegate", ".env", ".env.*", "ops.toml", "known_hosts"]
+    assert not (tmp_path / ".gitignore").exists()
+
+
+def test_files_that_are_there_keep_every_line(tmp_path: Path) -> None:
+    (tmp_path / ".dockerignore").write_text("mine")
+    (tmp_path / ".gitignore").write_bytes(b"caf\xe9\n/.tidegate")
+    write_new(tmp_path / "ops.toml", "shop", 3000)
+    assert (tmp_path / ".dockerignore").read_text() == "mine"
+    assert (tmp_path / ".gitignore").read_bytes() == b"caf\xe9\n/.tidegate\n.env.*\n"
+
+
+@pytest.mark.parametrize("text", [".tidegate/\n.env.*", ".env.*\n.tidegate\n!.env.example\n"])
+def test_a_gitignore_that_says_it_all_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".gitignore").write_text(text)
+    write_new(tmp_path / "ops.toml", "shop", 3000)
+    assert (tmp_path / ".gitignore").read_text() == text
+
+
+def test_a_repository_gets_a_gitignore_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "two/.gitignore").symlink_to(tmp_path / "elsewhere")
+    write_new(tmp_path / "one/ops.toml", "shop", 3000)
+    write_new(tmp_path / "two/ops.toml", "shop", 3000)
+    assert (tmp_path / "one/.gitignore").read_text() == ".tidegate/\n.env.*\n"
+    assert not (tmp_path / "elsewhere").exists()

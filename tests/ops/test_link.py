@@ -135,11 +135,26 @@ def test_any_text_arrives_as_it_is(connect: Callable[[], Link], tmp_path: Path) 
         assert link.call("read", path=path) == text
 
 
+def test_after_something_posted_has_failed_nothing_more_is_carried_out_until_resume(
+    connect: Callable[[], Link], tmp_path: Path
+) -> None:
+    link, path = connect(), str(tmp_path / "file")
+    link.post("settle", source="/nowhere/a", target="/nowhere/b")
+    with pytest.raises(AgentError, match="settle failed before") as caught:
+        link.call("write", path=path, text="too late")
+    assert caught.value.kind == "AfterFailure"
+    link.post("resume")
+    assert link.call("read", path=path) is None
+    link.post("settle", optional=True, source="/nowhere/a", target="/nowhere/b")
+    link.call("write", path=path, text="in time")
+    assert link.call("read", path=path) == "in time"
+
+
 def test_an_error_on_the_server_is_told_with_its_kind_and_ends_nothing(connect: Callable[[], Link]) -> None:
     link = connect()
     wrong: list[tuple[str, dict[str, Any], str]] = [
         ("read", {"path": "/"}, "IsADirectoryError"),
-        ("move", {"source": "/nowhere/a", "target": "/nowhere/b"}, "FileNotFoundError"),
+        ("settle", {"source": "/nowhere/a", "target": "/nowhere/b"}, "FileNotFoundError"),
         ("no_such_operation", {}, "KeyError"),
         ("read", {"file": "/"}, "TypeError"),
     ]
