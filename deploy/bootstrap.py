@@ -21,7 +21,7 @@ PACKAGES = {"dockerd": "docker.io", "python3": "python3-minimal", "zstd": "zstd"
 # login shell's profile prints comes before the first line, perhaps without a newline.
 _BEGIN = "tidegate-facts"
 _FACTS = f"""
-PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C; export LC_ALL
 echo; echo {_BEGIN}
 [ -r /etc/os-release ] && . /etc/os-release
 echo "id=${{ID-}}"; echo "version=${{VERSION_ID-}}"
@@ -29,7 +29,7 @@ echo "user=$(id -un)"; echo "uid=$(id -u)"; echo "groups=$(id -Gn)"
 for p in dockerd python3 zstd iptables; do command -v $p >/dev/null && echo "has_$p=yes"; done
 python3 -c 'import http.client, json' 2>/dev/null && echo python=works
 [ -d /run/systemd/system ] && echo systemd=yes
-[ "$(id -u)" = 0 ] || words=$(LC_ALL=C sudo -n true 2>&1) || printf 'sudo=%s\\n' "$(printf '%s\\n' "$words" | tail -n 1)"
+[ "$(id -u)" = 0 ] || words=$(sudo -n true 2>&1) || printf 'sudo=%s\\n' "$(printf '%s\\n' "$words" | tail -n 1)"
 python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/var/run/docker.sock")' 2>/dev/null && echo engine=yes
 [ -d {HOME} ] && [ -w {HOME} ] && [ "$(stat -c %a {HOME})" = 711 ] && echo home=yes
 exit 0

@@ -15,7 +15,7 @@ from deploy.this_machine import can_install, engine_address, install, known_pack
 from ops.errors import Failed, Refused
 
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-NEVER = (".git", ".tidegate", ".env", ".env.*")
+NEVER = (".git", ".tidegate", ".env", ".env.*", "__pycache__")  # the last comes of running Python beside it
 _PREFIXES = ("/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec")
 _OLDEST, _BUILDX_SINCE = 19, 23
 _FIX = "install docker-buildx (https://docs.docker.com/go/buildx/), then run this again"

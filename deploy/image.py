@@ -126,7 +126,7 @@ def build(app: App, source: Source, engine: APIClient, say: Say) -> ImageRef:
         labels = known["Config"]["Labels"] or {}
         if labels.get(LABEL_CONTENT) != source.content:
             raise Refused(f"version {source.version} was already built from other content", where=name,
-                          fix="choose another --version, or commit and let the commit name it")  # fmt: skip
+                          fix="choose another --version, commit, or let .dockerignore leave out what git ignores")  # fmt: skip
         say(f"{name} is built already")
     else:
         _need_bases(app.dockerfile, engine, say)

@@ -161,7 +161,7 @@ class LogStream:
         one = _serving(self._server.observe(), process)
         try:
             yield from _lines(self._server.engine, one.name, tail, follow=follow)
-        except Exception as error:  # noqa: BLE001  # the SDK, requests and urllib3 share no base class
+        except Exception as error:  # the SDK, requests and urllib3 share no base class
             self._link.call("ping")
             raise Failed("the log broke off", where=self.name, why=str(error), fix="inv deploy.status shows what runs") from error
         self._link.call("ping")  # a lost connection looks like the end of a log, too

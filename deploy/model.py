@@ -152,6 +152,11 @@ class HostState:
         return (by_answer if self.edge.answering else None) or self.edge.release
 
     @property
+    def answering(self) -> str | None:
+        """Return the id of the release that nginx answers with, whether its manifest is there or not."""
+        return (self.edge.answering or "").rpartition("-")[0] or None
+
+    @property
     def serving_slot(self) -> str | None:
         """Return the slot in use, as the containers' labels tell it."""
         return next((one.slot for one in self.of_release(self.serving)), None)

@@ -75,7 +75,7 @@ def serves_already(intent: Intent, state: HostState) -> bool:
 
 def strays(state: HostState, keep: str | None = None) -> tuple[Container, ...]:
     """Return containers that no finished deploy left: of releases that never served, and one-off ones."""
-    known = {release.id for release in state.releases if release.complete} | {state.serving, keep}
+    known = {release.id for release in state.releases if release.complete} | {state.serving, state.answering, keep}
     spared = unexplained(state)
     return tuple(one for one in state.containers if (one.release not in known and one not in spared) or one.process == MIGRATE)
 
@@ -92,7 +92,7 @@ def clean_up(app: App, state: HostState, keep: str | None = None) -> tuple[Step,
     serving = state.release(state.serving)
     if state.edge.present and not state.edge.running:
         found.append(steps.StartEdge())
-    if serving and state.edge.answering and state.edge.answering != state.edge.generation:
+    if serving and serving.generation == state.edge.answering != state.edge.generation:
         found.append(steps.RestoreEdge(serving.edge_file, serving.generation,
                                        f"a deploy died while switching; {serving.id} answers"))  # fmt: skip
     if serving and not serving.complete:
@@ -104,8 +104,9 @@ def clean_up(app: App, state: HostState, keep: str | None = None) -> tuple[Step,
     if halves:
         found.append(steps.Prune("releases that never served", halves))
     idle = tuple(
-        one.name for one in state.containers if one.running and one.release not in (state.serving, keep) and one not in left
-    )
+        one.name for one in state.containers
+        if one.running and one.release not in (state.serving, state.answering, keep) and one not in left
+    )  # fmt: skip
     if idle and state.serving:
         found.append(steps.Stop(idle, app.drain.grace, "a deploy died before stopping them"))
     return tuple(found)
@@ -189,19 +190,20 @@ def probe(state: HostState, release: Release) -> Probe | None:
 
 def drain(app: App, state: HostState, release: str) -> tuple[Step, ...]:
     """Mark the new release as served; stop the old one and keep it."""
-    done: tuple[Step, ...] = (steps.CompleteRelease(release),)
+    done: list[Step] = [steps.CompleteRelease(release)]
     left = strays(state, release)
-    old = tuple(one.name for one in state.containers if one.release != release and one not in left and _ends(state, one))
-    if not old:
-        return done
-    if state.serving and not state.release(state.serving) and not state.problems:
-        return (*done, steps.RemoveContainers(old, "without a manifest no rollback can go to them", app.drain.grace))
-    return (*done, steps.Stop(old, app.drain.grace, "kept for a rollback"))
+    old = [one for one in state.containers if one.release != release and one not in left and _ends(state, one)]
+    kept = tuple(one.name for one in old if state.problems or state.release(one.release) or not state.serving)
+    if kept:
+        done.append(steps.Stop(kept, app.drain.grace, "kept for a rollback"))
+    if lost := tuple(one.name for one in old if one.name not in kept):
+        done.append(steps.RemoveContainers(lost, "without a manifest no rollback can go to them", app.drain.grace))
+    return tuple(done)
 
 
 def _ends(state: HostState, one: Container) -> bool:
     """Tell whether a container is to end with the switch: what served, or all that runs where nobody knows what served."""
-    return one.release == state.serving or (one.running and not state.serving)
+    return one.release in (state.serving, state.answering) or (one.running and not state.serving)
 
 
 def prune(app: App, state: HostState, newest: Release | None) -> tuple[Step, ...]:

@@ -32,12 +32,11 @@ class ShellServer(paramiko.ServerInterface):
     @property
     def environment(self) -> Environment:
         app = App(name="blog", port=3000)
-        return Environment(
-            name="test", app=app, hosts=(self.address,), domains=("a.example",), known_hosts=self.known_hosts
-        )
+        return Environment(name="test", app=app, hosts=(self.address,), domains=("a.example",), known_hosts=self.known_hosts)
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)  # it ends the wait in another thread, `close` does not
         self._listener.close()
         for transport in self._transports:
             transport.close()
@@ -56,10 +55,10 @@ class ShellServer(paramiko.ServerInterface):
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        return paramiko.AUTH_SUCCESSFUL
+        return paramiko.common.AUTH_SUCCESSFUL
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
-        return paramiko.OPEN_SUCCEEDED
+        return paramiko.common.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         if self.profile is None:

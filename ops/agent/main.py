@@ -42,6 +42,7 @@ class Agent:
             "answers": waits.answers,
             "listening": lambda container: waits.listening(self._engine, container),
             "write": files.write,
+            "move": files.move,
             "restage": files.restage,
             "settle": files.settle,
             "remove": files.remove,

@@ -208,6 +208,15 @@ def test_after_any_accident_as_well_a_deploy_converges(history: list[tuple[str, 
     assert_converges(world, version)
 
 
+def test_what_answers_is_left_alone_although_its_manifest_is_lost_and_nginx_was_about_to_switch() -> None:
+    for tick in range(ticks_of_a_deploy("one")):
+        world = World("one")
+        happen(world, "deploy", "a", 0)
+        happen(world, "meddle", MEDDLE.index(lose_a_manifest), 0)
+        happen(world, "killed", "b", tick)
+        assert_converges(world, "a")
+
+
 @settings(max_examples=60, deadline=None)
 @given(history=st.lists(_KILLS, max_size=4))
 def test_two_servers_converge_too(history: list[tuple[str, str, int]]) -> None:

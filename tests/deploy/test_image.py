@@ -14,7 +14,7 @@ from deploy.bases import DEBIAN, NGINX
 from deploy.image import SPARE, Source, bases_named, build, failure, fingerprint, image_name, read_source
 from deploy.this_machine import local_client
 from ops.config import App
-from ops.errors import ConfigError, Failed
+from ops.errors import ConfigError, Failed, Refused
 
 WHEN = "2026-03-04T05:06:07+00:00"
 
@@ -208,7 +208,16 @@ def test_a_dockerfile_outside_of_the_repository_still_lets_a_change_be_seen(comm
     assert "dirty" in read_source(moved, None).version
 
 
-SECRET = [".tidegate/sandbox/id_ed25519", ".git/config", ".env", ".env.production", "sub/.env.local", "sub/.git", ".env.d/key"]
+SECRET = [
+    ".tidegate/sandbox/id_ed25519",
+    ".git/config",
+    ".env",
+    ".env.production",
+    "sub/.env.local",
+    "sub/.git",
+    ".env.d/key",
+    "src/__pycache__/main.pyc",
+]
 
 
 def hide(app: App) -> None:
@@ -347,3 +356,11 @@ def test_output_that_is_no_text_does_no_harm_and_a_failing_build_says_why(built_
     built_app.dockerfile.write_text("FROM localhost:1/none:such\n")
     with pytest.raises(Failed, match="base image localhost:1/none:such is not here"):
         build_it(built_app, "v2")
+
+
+@pytest.mark.integration
+def test_a_base_of_ours_that_is_missing_is_obtained_before_the_build(built_app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.bases.BASES", ("tidegate-none:1",))
+    built_app.dockerfile.write_text("ARG BASE=tidegate-none:1\nFROM $BASE\n")
+    with pytest.raises(Refused, match="cannot pull tidegate-none:1"):
+        build_it(built_app, "v1")

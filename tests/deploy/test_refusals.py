@@ -61,11 +61,10 @@ def test_an_environment_may_do_all_to_its_own_app(command: str) -> None:
 
 
 def test_two_environments_with_app_names_of_their_own_share_a_server() -> None:
-    world = served()
+    state = states(served())[0]
     own = STAGING.model_copy(update={"app": STAGING.app.model_copy(update={"name": "blog-staging"})})
-    world.only.app = "blog-staging"
-    deploy(world, own, "v1")
-    assert world.only.running() == {"v1", "v2"}
+    elsewhere = replace(state, containers=(), releases=(), edge=replace(state.edge, content=None, release=None, environment=None))
+    assert plan_deploy(own, intent("v1", NOW), (elsewhere,)).refusals == ()
 
 
 @each_command

@@ -39,7 +39,7 @@ def test_every_hop_of_a_proxy_jump_refuses_unknown_keys_and_knows_those_we_trust
     (home / ".ssh/known_hosts").write_text(f"[second.example]:2200 {ENTRY}\n")
     (home / ".ssh/known_hosts2").write_text(f"inner.example {ENTRY}\n")
     hops = list(_hops(host(tmp_path)._connection))
-    assert [hop.host for hop in hops][0] == "inner.example"
+    assert hops[0].host == "inner.example"
     assert {hop.host for hop in hops} == {"inner.example", "first.example", "second.example"}
     for hop in hops:
         assert isinstance(hop.client._policy, paramiko.RejectPolicy)
