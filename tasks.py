@@ -237,9 +237,11 @@ def trust(c: Context, env: str = "sandbox", yes: bool = False) -> None:
         for host in environment.hosts:
             keys = servers.fetch_keys(environment, host)
             console.say(f"{keys.server}: {', '.join(keys.fingerprints)}", "bold")
+            if keys.warning:
+                console.say(f"  {keys.warning}", "red")
             if keys.trusted:
                 console.say("  trusted already")
-            elif console.confirm("  is this what the server's console or your provider shows?"):
+            elif console.confirm("  is this what the server's console or your provider shows?", in_person=bool(keys.changed)):
                 servers.trust(environment, keys)
                 console.say(f"  added to {environment.known_hosts}", "green")
             else:

@@ -68,12 +68,13 @@ class Console:
         if self.as_json:
             self._write(lambda: print(json.dumps(value, indent=1, sort_keys=True), flush=True))
 
-    def confirm(self, question: str) -> bool:
-        """Ask yes or no; without a terminal the answer is no, unless `--yes` was given."""
-        if self._assume_yes:
+    def confirm(self, question: str, *, in_person: bool = False) -> bool:
+        """Ask yes or no; without a terminal the answer is no, unless `--yes` was given, which is not enough `in_person`."""
+        if self._assume_yes and not in_person:
             return True
         if not sys.stdin.isatty():
-            self.say(f"{question} no terminal to ask on: give --yes to agree", "yellow")
+            hint = "this needs a person at a terminal" if in_person else "no terminal to ask on: give --yes to agree"
+            self.say(f"{question} {hint}", "yellow")
             return False
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
