@@ -133,7 +133,7 @@ def build(app: App, source: Source, engine: APIClient, say: Say) -> ImageRef:
         _run_build(app, source, name, say)
         known = engine.inspect_image(name)
         _remove_old(app, name, engine, say)
-    return ImageRef(name, source.version, source.content, int(known["Size"]))
+    return ImageRef(name, source.version, source.content, int(known["Size"]), volumes=tuple(known["Config"].get("Volumes") or ()))
 
 
 def _inspect(engine: APIClient, name: str) -> dict[str, Any] | None:

@@ -58,13 +58,13 @@ def _try(url: str, release: Release) -> str:
 def _get(url: str, domain: str, *paths: str) -> list[tuple[int, str]]:
     """Return status and body of requests over one connection. Raises OSError and HTTPException."""
     parts = urlsplit(url)
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=TIMEOUT, context=context)
-    else:
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
+    secure = parts.scheme == "https"
+    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     try:
+        connection.connect()
+        if secure:  # by the domain's name, also where the URL has an address: nginx and the certificate go by it
+            connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=domain)
         return [_ask(connection, domain, path) for path in paths]
     finally:
         connection.close()
