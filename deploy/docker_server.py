@@ -117,7 +117,7 @@ class DockerServer:
             follow(lines, self._progress, where=self.name, stop=self._stopped)
         except (EngineError, RequestException) as error:
             raise Failed(f"the engine could not pull {name}", where=self.name, why=str(error),
-                         fix="check that the version exists and that its registry can be reached from there")  # fmt: skip
+                         fix="check that the version exists and that its registry can be reached from there") from None  # fmt: skip
 
     def _pull_from_us(self, image: str) -> bool:
         """Have the engine pull from our registry, by digest; tells whether that worked."""
