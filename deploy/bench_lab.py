@@ -58,8 +58,8 @@ class Setting:
 
     @property
     def environment(self) -> str:
-        """The environment of that name in the configuration."""
-        return f"{self.variant}-{self.line}-{self.hosts}"
+        """The environment in the configuration: one per app, whose servers are declared anew for each line and number."""
+        return self.variant
 
     @property
     def config(self) -> str:
@@ -96,6 +96,7 @@ class Lab:
         self.sandbox = Sandbox(root)
         self.servers: list[SandboxServer] = []
         self.lines: dict[str, list[SlowLine]] = {}
+        self._seen: dict[str, list[SandboxServer]] = {}
 
     def __enter__(self) -> Lab:
         demo_project.renew(self.root, "bench")
@@ -120,14 +121,12 @@ class Lab:
         public = [one.http_port for one in self.servers]
         if trip:
             public = [self._stack.enter_context(SlowLine((one.address, one.http_port), trip, rate)).port for one in self.servers]
-        seen = [replace(one, ports=(way.port, port, one.https_port))
-                for one, way, port in zip(self.servers, self.lines[line], public, strict=True)]  # fmt: skip
-        for variant in VARIANTS:
-            for hosts in range(1, len(seen) + 1):
-                self._declare(Setting(variant, line, hosts), seen[:hosts])
+        self._seen[line] = [replace(one, ports=(way.port, port, one.https_port))
+                            for one, way, port in zip(self.servers, self.lines[line], public, strict=True)]  # fmt: skip
 
-    def _declare(self, setting: Setting, servers: list[SandboxServer]) -> None:
-        name = setting.environment
+    def declare(self, setting: Setting) -> None:
+        """Make the app's environment the servers of a setting, reached over its line."""
+        name, servers = setting.environment, self._seen[setting.line][: setting.hosts]
         folder = self.root / ".tidegate" / name
         folder.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(self.sandbox.identity, folder)
@@ -163,6 +162,7 @@ class Lab:
 
     def watch(self, setting: Setting, *words: str, code: int = 0) -> Run:
         """Run a command as it is typed, and watch it from start to prompt. Raises Failed when it ends otherwise."""
+        self.declare(setting)
         lines = self.lines[setting.line][: setting.hosts]
         before = [_counts(one) for one in lines]
         run, said, complaint = self._typed(setting, *words)
@@ -221,6 +221,7 @@ class Lab:
         """Run a command over a new SSH connection; return how long it took. Raises Failed."""
         from ops.config import load
 
+        self.declare(setting)
         environment = load(self.root / setting.config, os.environ).environment(setting.environment)
         host = environment.hosts[0]
         began = time.monotonic()

@@ -36,6 +36,7 @@ def compare(lab: Lab, setting: Setting, ways: Sequence[str]) -> dict[str, Run]:
     lab.change()
     lab.watch(setting, "docker.build", "--no-verbose")
     image = local_client().api.images(f"tidegate/bench-{setting.variant}")[0]["RepoTags"][0]
+    lab.declare(setting)
     environment = load(lab.root / setting.config, os.environ).environment(setting.environment)
     line, found = lab.lines[setting.line][0], {}
     with Session(environment, ships=True) as session:
