@@ -66,7 +66,8 @@ def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...])
         drafts = {state.host: parts.draft(env, intent, state, release) for state in states}
     except Refused as refused:
         return replace(plan, refusals=(str(refused),))
-    return replace(plan, slots=_slots(drafts), probes=_probes(states, drafts), phases=_deploy_phases(env, intent, states, drafts))
+    plan = replace(plan, slots=_slots(drafts), probes=_probes(states, drafts))
+    return replace(_unprobed(plan), phases=_deploy_phases(env, intent, states, drafts))
 
 
 def _clean_up_only(env: Environment, plan: Plan, states: tuple[HostState, ...], hint: str, more: str = "") -> Plan:
@@ -111,7 +112,8 @@ def plan_rollback(env: Environment, states: tuple[HostState, ...], to: str | Non
     if against := tuple(line for state in states for line in edge_refusals(state)):
         return replace(plan, refusals=against)
     there = {state.host: state.release(target.id) or target for state in states}
-    return replace(plan, slots=_slots(there), probes=_probes(states, there), phases=_rollback_phases(env, states, there))
+    plan = replace(plan, slots=_slots(there), probes=_probes(states, there))
+    return replace(_unprobed(plan), phases=_rollback_phases(env, states, there))
 
 
 def _rollback_phases(env: Environment, states: tuple[HostState, ...], there: Mapping[str, Release]) -> tuple[Phase, ...]:
@@ -199,6 +201,13 @@ def _runs(state: HostState, release: Release) -> bool:
 
 def _slots(releases: Mapping[str, Release]) -> dict[str, str]:
     return {host: release.slot for host, release in releases.items()}
+
+
+def _unprobed(plan: Plan) -> Plan:
+    """Say for which servers the prober has nothing to ask."""
+    hosts = [host for host, serving in plan.previous.items() if serving and host not in plan.probes]
+    told = tuple(f"{host}: the old and the new release share no address, so nothing is probed" for host in hosts)
+    return replace(plan, notes=plan.notes + told)
 
 
 def _probes(states: tuple[HostState, ...], releases: Mapping[str, Release]) -> dict[str, Probe]:

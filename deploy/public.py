@@ -12,7 +12,7 @@ from deploy.model import Release
 from ops.config import Environment, HostAddress
 from ops.errors import Failed
 
-PATIENCE = 3.0
+PATIENCE = 10.0  # a bad line of the operator's must not condemn a good release
 TIMEOUT = 3.0
 _PAUSE = 0.1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.model import EDGE, HOME, HostState, ImageRef, Intent
+from deploy.model import EDGE, EDGE_HOME, HOME, HostState, ImageRef, Intent
 from deploy.parts import unexplained
 from ops.config import Environment
 
@@ -21,6 +21,10 @@ def unsafe(env: Environment, state: HostState) -> tuple[str, ...]:
     if others:
         own = f"give this one its own app.name in [environments.{env.name}.app]"
         found.append(f"{host}: {app} serves there for environment {others}: {own}")
+    if state.edge.content is not None and state.edge.generation is None:
+        found.append(
+            f"{host}: {EDGE_HOME}/apps/{app}.conf was not written by Tidegate: move it away, or give the app another name"
+        )
     if state.edge.running and state.edge.content is not None and not state.edge.answers:
         found.append(f"{host}: the edge nginx runs but does not answer: look at `docker logs {EDGE}`, or inv server.bootstrap")
     return tuple(found)

@@ -22,7 +22,7 @@ from ops.agent import facts, files, waits
 from ops.agent.engine import Engine, EngineError
 from ops.agent.load import Load
 
-SILENCE = 30.0
+SILENCE = 60.0
 LAST_WORDS = 10.0
 PROBE_PATIENCE = 5.0
 

@@ -38,7 +38,7 @@ def modules() -> set[str]:
 
 def tree() -> dict[int, list[str]]:
     """Return the meanings of each exit code, as the tree of errors draws them."""
-    drawn = re.findall(r"[├└]── (\w+)\s+(\d)\s+(.+)", errors.__doc__ or "")
+    drawn = re.findall(r"[├└]── (\w+)\s+(\d+)\s+(.+)", errors.__doc__ or "")
     assert {kind: int(code) for kind, code, _ in drawn} == {kind: getattr(errors, kind).exit_code for kind, _, _ in drawn}, (
         "the tree in ops/errors.py is not what its classes say"
     )

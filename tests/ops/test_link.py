@@ -206,8 +206,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]
 
     def shorten(silence: float, beat: float) -> None:
         text = zlib.decompress(packed_agent(ENGINE_SOCKET)).decode()
-        assert "SILENCE = 30.0" in text
-        program = zlib.compress(text.replace("SILENCE = 30.0", f"SILENCE = {silence}").encode())
+        assert "SILENCE = 60.0" in text
+        program = zlib.compress(text.replace("SILENCE = 60.0", f"SILENCE = {silence}").encode())
         monkeypatch.setattr(links, "packed_agent", lambda path: program)
         monkeypatch.setattr(links, "HEARTBEAT", beat)
 
