@@ -6,7 +6,8 @@ TidegateError
 ├── Refused          3  refused before any change
 │   └── Unreachable  3  a server cannot be reached or trusted
 ├── Locked           4  another deploy holds the lock
-└── NeedsPerson      5  the undo did not complete; says exactly what is where
+├── NeedsPerson      5  the undo did not complete; says exactly what is where
+└── Defect          70  a mistake in Tidegate itself, not while anything was being changed
 """
 
 from __future__ import annotations
