@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from testcontainers.core.container import DockerContainer
 
+from deploy.bases import ensure_base
 from deploy.edge import EdgeFile, main_file, public_proof, read_head, render, status_host
 from deploy.edge import test_file as file_to_test
 from deploy.edge_setup import IMAGE
+from deploy.local_engine import ensure
 
 GIXY = Path(sys.executable).with_name("gixy")
 BLOG = EdgeFile(app="blog", release="v2", generation="v2-0123456789abcdef", upstream="10.213.1.140", port=3000,
@@ -116,36 +119,46 @@ def write_pem(folder: Path) -> None:
     pem.write_text(pem.read_text() + (folder / "cert").read_text())
 
 
-def nginx_test(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", "run", "--rm", "--network=none", "-v", f"{folder}:/etc/nginx/tidegate:ro", IMAGE,
-                           "nginx", "-t", "-c", "/etc/nginx/tidegate/nginx.conf"], capture_output=True, text=True)  # fmt: skip
+@pytest.fixture(scope="module")
+def image() -> str:
+    """Return the edge's image, made where it is not there."""
+    ensure(print)
+    ensure_base(IMAGE, print)
+    return IMAGE
+
+
+def nginx(image: str, folder: Path, *options: str) -> DockerContainer:
+    command = ["nginx", "-c", "/etc/nginx/tidegate/nginx.conf", *options]
+    return DockerContainer(image).with_volume_mapping(str(folder), "/etc/nginx/tidegate", "ro").with_command(command)
+
+
+def nginx_test(image: str, folder: Path) -> tuple[int, str]:
+    """Return how `nginx -t` ends, and its words."""
+    with nginx(image, folder, "-t") as container:
+        code = container.get_wrapped_container().wait()["StatusCode"]
+        return code, b"".join(container.get_logs()).decode()
 
 
 @pytest.mark.integration
-def test_nginx_takes_several_apps_with_and_without_tls(tmp_path: Path) -> None:
+def test_nginx_takes_several_apps_with_and_without_tls(image: str, tmp_path: Path) -> None:
     write_all(tmp_path, BLOG, SHOP, SECURE)
     write_pem(tmp_path)
-    done = nginx_test(tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "warn" not in done.stderr
+    code, words = nginx_test(image, tmp_path)
+    assert code == 0, words
+    assert "warn" not in words
 
 
 @pytest.mark.integration
-def test_over_tls_a_name_of_no_app_gets_no_certificate_and_an_apps_name_gets_its_own(tmp_path: Path) -> None:
+def test_over_tls_a_name_of_no_app_gets_no_certificate_and_an_apps_name_gets_its_own(image: str, tmp_path: Path) -> None:
     write_all(tmp_path, BLOG, SECURE)
     write_pem(tmp_path)
-    run = ["docker", "run", "-d", "--rm", "-p", "127.0.0.1::443", "-v", f"{tmp_path}:/etc/nginx/tidegate:ro", IMAGE,
-           "nginx", "-c", "/etc/nginx/tidegate/nginx.conf", "-g", "daemon off;"]  # fmt: skip
-    container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
-    try:
-        where = subprocess.run(["docker", "port", container, "443"], check=True, capture_output=True, text=True).stdout.split()[0]
+    with nginx(image, tmp_path, "-g", "daemon off;").with_exposed_ports(443) as container:
+        where = f"127.0.0.1:{container.get_exposed_port(443)}"
         assert asked(where, "bank.example.com") == ("TLSv1.3", "h2")
         assert asked(where, "bank.example.com", ssl.TLSVersion.TLSv1_2) == ("TLSv1.2", "h2")
         for name in ("blog.example.com", "nobody.example.com", None):
             with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
                 asked(where, name)
-    finally:
-        subprocess.run(["docker", "rm", "-f", container], check=True, capture_output=True)
 
 
 def asked(where: str, name: str | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> tuple[str | None, str | None]:
@@ -169,11 +182,11 @@ def asked(where: str, name: str | None, newest: ssl.TLSVersion = ssl.TLSVersion.
 @pytest.mark.parametrize(
     "extra", ["no_such_directive on;", "location / {", "}", "}}}", 'return 200 "', "include /nowhere/*;\ninclude /nowhere.conf;"]
 )
-def test_nginx_refuses_bad_lines_of_a_user_with_the_file_and_line(tmp_path: Path, extra: str) -> None:
+def test_nginx_refuses_bad_lines_of_a_user_with_the_file_and_line(image: str, tmp_path: Path, extra: str) -> None:
     write_all(tmp_path, replace(BLOG, extra=extra))
-    done = nginx_test(tmp_path)
-    assert done.returncode == 1
-    assert "emerg" in done.stderr
+    code, words = nginx_test(image, tmp_path)
+    assert code == 1
+    assert "emerg" in words
 
 
 @pytest.mark.skipif(not GIXY.exists(), reason="gixy is not installed")
