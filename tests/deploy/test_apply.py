@@ -310,3 +310,34 @@ def test_a_killed_deploy_is_noted_by_the_next_one_and_then_forgotten() -> None:
     plan = deploy(world, ENV, "v3")
     assert "one: deploy of v2 by ann at noon never finished; what it left is cleaned up first" in plan.notes
     assert [state.unfinished for state in states(world)] == [None]
+
+
+class Speechless(Quiet):
+    """A reporter whose terminal is gone."""
+
+    def phase(self, name: str) -> None:
+        raise OSError("Input/output error")
+
+    def phase_done(self, name: str, seconds: float) -> None:
+        raise OSError("Input/output error")
+
+    def step(self, server: str, title: str) -> None:
+        raise OSError("Input/output error")
+
+    def note(self, text: str) -> None:
+        raise OSError("Input/output error")
+
+
+def test_a_terminal_that_is_gone_stops_neither_a_deploy_nor_its_undo() -> None:
+    world = served("one")
+    for version, fault, serves in (("v2", None, "v2"), ("v3", fails_in("wait_old_workers"), "v2")):
+        servers = world.connect()
+        run = Run(plan_deploy(ENV, intent(version, world.now()), look(servers)), servers, "operation", Speechless())
+        world.fault = fault
+        if fault:
+            with pytest.raises(Failed, match="injected"):
+                run.apply()
+        else:
+            run.apply()
+        assert (world.only.serves(), world.only.running()) == (serves, {serves})
+        servers["one"].close()
