@@ -58,11 +58,14 @@ def keep_up(name: str) -> Call:
 
 
 def stop(name: str, seconds: float) -> list[Call]:
-    """Stop a container for good: SIGTERM, and SIGKILL after so many seconds; fine when it is stopped or gone."""
+    """Stop a container for good: SIGTERM, and SIGKILL after so many seconds; fine when it is stopped or gone.
+
+    The policy comes last: changing it in the moment in which a container dies is an error of the engine's.
+    """
     grace = max(1, round(seconds))
     return [
+        ["POST", f"/containers/{quote(name)}/stop?t={grace}", None, [MISSING], grace + PATIENCE],
         ["POST", f"/containers/{quote(name)}/update", {"RestartPolicy": NEVER}, [MISSING], PATIENCE],
-        ["POST", f"/containers/{quote(name)}/stop?t={grace}", None, [NOT_MODIFIED, MISSING], grace + PATIENCE],
     ]
 
 

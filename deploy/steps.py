@@ -154,8 +154,10 @@ class StartNew:
     def undo(self, server: Server) -> None:
         """Stop and remove them."""
         names = tuple(spec.name for spec in self.specs)
-        server.stop(names, self.specs[0].stop_seconds)
-        server.remove(names)
+        try:
+            server.stop(names, self.specs[0].stop_seconds)
+        finally:
+            server.remove(names)
 
 
 @dataclass(frozen=True)
