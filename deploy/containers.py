@@ -16,7 +16,7 @@ from ops.secret import Secret
 Call = list[Any]
 
 # Not `unless-stopped`: after the engine was killed it takes its containers for stopped by hand and leaves them down
-# (measured, engine 26). So what is healthy gets `always`, and is set to `no` before it is stopped to be kept.
+# (measured, engine 26). So what is healthy gets `always`, and is set to `no` once it is stopped to be kept.
 ALWAYS, NEVER = {"Name": "always"}, {"Name": "no"}
 MISSING, IN_USE, NOT_MODIFIED = 404, 409, 304
 PATIENCE = 60.0
