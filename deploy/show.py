@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -121,8 +121,3 @@ def summary(console: Console, done: Summary) -> None:
 def summary_document(done: Summary) -> dict[str, Any]:
     """Return what happened for scripts."""
     return asdict(done)
-
-
-def changed(before: Mapping[str, str | None], after: str) -> str:
-    """Return one line saying what was replaced by what."""
-    return ", ".join(f"{host}: {old or 'nothing'} → {after}" for host, old in before.items())

@@ -299,20 +299,6 @@ def explain(name: str, environment: str, complaints: Iterable[str]) -> Unreachab
                        fix=f"inv deploy.status -e {environment} shows where things stand")  # fmt: skip
 
 
-class Links:
-    """Connections to several servers at once, closed together."""
-
-    def __init__(self, links: Iterable[Link]) -> None:
-        self._links = list(links)
-
-    def __enter__(self) -> list[Link]:
-        return self._links
-
-    def __exit__(self, *_: object) -> None:
-        for link in self._links:
-            link.close()
-
-
 def require_engine(link: Link) -> dict[str, Any]:
     """Return the first words of a server whose engine answers. Raises Refused when it does not."""
     hello = link.hello()
