@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from deploy.sandbox import Sandbox
 from deploy.this_machine import local_client
 
 pytestmark = pytest.mark.integration
-ENGINE = local_client()
+engine = cache(local_client)  # asked for by a test, never while tests are collected: there may be no engine yet
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENSURE = "python3 -c 'from deploy.local_engine import ensure; ensure(print)'"
 
@@ -26,9 +27,9 @@ class Machine:
 
     def run(self, script: str) -> str:
         """Run a shell script in the folder of our code; fails with its output."""
-        run = ENGINE.api.exec_create(self._container, ["bash", "-c", script], workdir="/opt")["Id"]
-        output = ENGINE.api.exec_start(run).decode()
-        assert ENGINE.api.exec_inspect(run)["ExitCode"] == 0, output
+        run = engine().api.exec_create(self._container, ["bash", "-c", script], workdir="/opt")["Id"]
+        output = engine().api.exec_start(run).decode()
+        assert engine().api.exec_inspect(run)["ExitCode"] == 0, output
         return output
 
     def stop_engine(self, signal: str) -> None:
@@ -42,7 +43,7 @@ class Machine:
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             for package in ("deploy", "ops"):
                 archive.add(REPOSITORY / package, package)
-        ENGINE.api.put_archive(self._container, "/opt", buffer.getvalue())
+        engine().api.put_archive(self._container, "/opt", buffer.getvalue())
         self.run("apt-get update -q && apt-get install -yq --no-install-recommends python3")
         self.run("touch /run/engine-stays-down")  # else what stands in for systemd there would start the engine
 

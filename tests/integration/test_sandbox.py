@@ -7,6 +7,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from deploy.this_machine import local_client
 from ops.shell import sh
 
 pytestmark = pytest.mark.integration
-ENGINE = local_client()
+engine = cache(local_client)  # asked for by a test, never while tests are collected: there may be no engine yet
 
 
 def login(sandbox: Sandbox, server: SandboxServer) -> list[str]:
@@ -39,7 +40,7 @@ def ssh(sandbox: Sandbox, server: SandboxServer, script: str) -> str:
 
 def ready(server: SandboxServer) -> dict[str, str]:
     """Wait until a server answers again."""
-    return sandbox_server.wait_ready(ENGINE, server.name)
+    return sandbox_server.wait_ready(engine(), server.name)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def web(sandbox: Sandbox, servers: list[SandboxServer]) -> SandboxServer:
     bases.ensure_base(bases.NGINX, print)
     with subprocess.Popen([*login(sandbox, servers[0]), "docker load"], stdin=subprocess.PIPE) as load:
         assert load.stdin is not None
-        for chunk in ENGINE.images.get(bases.NGINX).save(named=True):
+        for chunk in engine().images.get(bases.NGINX).save(named=True):
             load.stdin.write(chunk)
     assert load.returncode == 0
     ssh(sandbox, servers[0], f"docker run -d --restart always --name web -p 80:80 {bases.NGINX}")
@@ -104,12 +105,12 @@ def test_keys_and_host_keys_are_for_us_alone(sandbox: Sandbox, servers: list[San
 
 
 def test_a_second_up_keeps_the_servers_and_says_the_same(sandbox: Sandbox, servers: list[SandboxServer]) -> None:
-    started = [ENGINE.api.inspect_container(server.name)["State"]["StartedAt"] for server in servers]
+    started = [engine().api.inspect_container(server.name)["State"]["StartedAt"] for server in servers]
     said: list[str] = []
     assert sandbox.up(2, said.append) == servers
     assert sandbox.status() == servers
     assert said == []
-    assert [ENGINE.api.inspect_container(server.name)["State"]["StartedAt"] for server in servers] == started
+    assert [engine().api.inspect_container(server.name)["State"]["StartedAt"] for server in servers] == started
 
 
 def test_two_ups_at_once_agree(sandbox: Sandbox, servers: list[SandboxServer]) -> None:
@@ -123,13 +124,13 @@ def test_two_ups_at_once_agree(sandbox: Sandbox, servers: list[SandboxServer]) -
 
 
 def test_a_restarted_server_returns_with_its_ports_its_host_key_and_its_containers(sandbox: Sandbox, web: SandboxServer) -> None:
-    ENGINE.api.restart(web.name)
+    engine().api.restart(web.name)
     assert ready(web) == {"key": web.host_key, "engine": web.engine}
     assert await_page(sandbox, web) == 200
 
 
 def test_a_killed_server_returns_too(sandbox: Sandbox, web: SandboxServer) -> None:
-    ENGINE.api.kill(web.name)
+    engine().api.kill(web.name)
     said: list[str] = []
     assert web in sandbox.up(2, said.append)
     assert await_page(sandbox, web) == 200
@@ -160,8 +161,8 @@ def test_an_engine_told_to_stay_down_stays_down(sandbox: Sandbox, servers: list[
 def test_a_server_whose_port_was_taken_moves_and_keeps_its_data(sandbox: Sandbox, servers: list[SandboxServer]) -> None:
     moving = servers[1]
     ssh(sandbox, moving, "echo precious | sudo tee /srv/data")
-    ENGINE.api.stop(moving.name)
-    taker = ENGINE.containers.run(bases.DEBIAN, ["sleep", "300"], detach=True, ports={"1/tcp": ("127.0.0.1", moving.http_port)})
+    engine().api.stop(moving.name)
+    taker = engine().containers.run(bases.DEBIAN, ["sleep", "300"], detach=True, ports={"1/tcp": ("127.0.0.1", moving.http_port)})
     said: list[str] = []
     try:
         moved = sandbox.up(2, said.append)[1]
@@ -191,8 +192,8 @@ def test_down_leaves_nothing(tmp_path: Path) -> None:
     passing.up(1, print)
     passing.down(print)
     label = {"label": f"{sandbox_server.SANDBOX}={passing.id}"}
-    assert ENGINE.api.containers(all=True, filters=label) == []
-    assert not ENGINE.api.volumes(filters=label)["Volumes"]
+    assert engine().api.containers(all=True, filters=label) == []
+    assert not engine().api.volumes(filters=label)["Volumes"]
     assert not passing.folder.exists()
     assert not passing.environment.exists()
     passing.down(print)  # nothing there is fine
