@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deploy import local_engine, sandbox_server
-from deploy.bases import DEBIAN, ensure_base
+from deploy.bases import ensure_base
 from deploy.build_client import build
 from deploy.sandbox_files import fragment, known_hosts, write
 from deploy.sandbox_server import INDEX, ROOT, SANDBOX, Ports, Recipe, SandboxServer, ports_of
+from deploy.stand_ins import DEBIAN
 from deploy.this_machine import Report, engine_address, file_lock, local_client, machine_lock, need
 from ops.errors import Failed, Refused
 

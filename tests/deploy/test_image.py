@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.bases import DEBIAN, NGINX
 from deploy.image import SPARE, Source, bases_named, build, failure, fingerprint, image_name, read_source
+from deploy.stand_ins import DEBIAN, NGINX
 from deploy.this_machine import local_client
 from ops.config import App
 from ops.errors import ConfigError, Failed, Refused

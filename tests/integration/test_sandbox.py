@@ -15,6 +15,7 @@ import pytest
 from deploy import bases, sandbox_server
 from deploy.sandbox import Sandbox
 from deploy.sandbox_server import SandboxServer
+from deploy.stand_ins import DEBIAN, NGINX
 from deploy.this_machine import local_client
 from ops.shell import sh
 
@@ -58,13 +59,13 @@ def servers(sandbox: Sandbox) -> list[SandboxServer]:
 @pytest.fixture(scope="module")
 def web(sandbox: Sandbox, servers: list[SandboxServer]) -> SandboxServer:
     """A server that serves a page from an image which came over SSH."""
-    bases.ensure_base(bases.NGINX, print)
+    bases.ensure_base(NGINX, print)
     with subprocess.Popen([*login(sandbox, servers[0]), "docker load"], stdin=subprocess.PIPE) as load:
         assert load.stdin is not None
-        for chunk in engine().images.get(bases.NGINX).save(named=True):
+        for chunk in engine().images.get(NGINX).save(named=True):
             load.stdin.write(chunk)
     assert load.returncode == 0
-    ssh(sandbox, servers[0], f"docker run -d --restart always --name web -p 80:80 {bases.NGINX}")
+    ssh(sandbox, servers[0], f"docker run -d --restart always --name web -p 80:80 {NGINX}")
     return servers[0]
 
 
@@ -162,7 +163,7 @@ def test_a_server_whose_port_was_taken_moves_and_keeps_its_data(sandbox: Sandbox
     moving = servers[1]
     ssh(sandbox, moving, "echo precious | sudo tee /srv/data")
     engine().api.stop(moving.name)
-    taker = engine().containers.run(bases.DEBIAN, ["sleep", "300"], detach=True, ports={"1/tcp": ("127.0.0.1", moving.http_port)})
+    taker = engine().containers.run(DEBIAN, ["sleep", "300"], detach=True, ports={"1/tcp": ("127.0.0.1", moving.http_port)})
     said: list[str] = []
     try:
         moved = sandbox.up(2, said.append)[1]
