@@ -1,1 +1,1 @@
-"""A small blog API: posts in SQLite, migrations, a worker, health and metrics."""
+"""A small blog API: posts in SQLite or PostgreSQL, migrations, a worker, health and metrics."""

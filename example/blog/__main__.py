@@ -4,53 +4,54 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 
-DATABASE = Path(os.environ.get("DATABASE", "/app/data/blog.db"))
+from blog.store import Store, open_store
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 not a command."""
-    commands: dict[str, Callable[[], None]] = {"serve": serve, "migrate": migrate, "worker": worker}
+    """Run one command and return its exit code: 0 done, 1 failed, 2 not a command or not a database."""
+    commands: dict[str, Callable[[Store], None]] = {"serve": serve, "migrate": migrate, "worker": worker}
     name = arguments[0] if arguments else "serve"
     if name not in commands or len(arguments) > 1:
         print(f"usage: python -m blog [{'|'.join(commands)}]", file=sys.stderr)
         return 2
+    if name != "migrate":  # half a migration is not a success
+        exit_cleanly_on_sigterm()
     try:
-        commands[name]()
-    except (sqlite3.Error, RuntimeError) as error:
-        print(f"blog {name}: {DATABASE}: {error}", file=sys.stderr)
+        store = open_store(os.environ)
+    except ValueError as error:
+        print(f"blog {name}: {error}", file=sys.stderr)
+        return 2
+    try:
+        commands[name](store)
+    except (store.Error, RuntimeError) as error:
+        print(f"blog {name}: {store.where}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def serve() -> None:
+def serve(store: Store) -> None:
     """Answer HTTP on every address until SIGTERM, then finish the open requests."""
-    exit_cleanly_on_sigterm()
     from blog import server  # each command imports only what it needs: start-up time is deploy time
-    from blog.store import Store
 
-    server.run(Store(DATABASE), port=int(os.environ.get("PORT", "3000")))
+    server.run(store, port=int(os.environ.get("PORT", "3000")))
 
 
-def migrate() -> None:
+def migrate(store: Store) -> None:
     """Bring the database to this code's schema."""
     from blog import migrations
 
-    print(migrations.migrate(DATABASE))
+    print(migrations.migrate(store))
 
 
-def worker() -> None:
+def worker(store: Store) -> None:
     """Count the words of new posts until SIGTERM."""
-    exit_cleanly_on_sigterm()
     from blog import worker
-    from blog.store import Store
 
-    worker.run(Store(DATABASE))
+    worker.run(store)
 
 
 def exit_cleanly_on_sigterm() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import sqlite3
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -49,7 +48,7 @@ def create_app(store: Store) -> Starlette:
         exception_handlers={
             HTTPException: http_error,
             InputError: invalid,
-            sqlite3.Error: database_error,
+            store.Error: database_error,
             Exception: internal_error,
         },
     )
@@ -66,9 +65,10 @@ async def index(_request: Request) -> Response:
 async def health(request: Request) -> Response:
     """Healthy when the database answers with every migration this code needs; more are fine, after a rollback."""
     needed = len(MIGRATIONS)
+    store = store_of(request)
     try:
-        schema = await asyncio.to_thread(store_of(request).schema)
-    except sqlite3.Error as error:
+        schema = await asyncio.to_thread(store.schema)
+    except store.Error as error:
         return error_response(503, f"the database does not answer: {error}")
     if schema < needed:
         return error_response(503, f"schema {schema}, this code needs {needed}: run `python -m blog migrate`")

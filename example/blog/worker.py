@@ -19,6 +19,9 @@ def run(store: Store) -> None:
         raise RuntimeError(f"schema {store.schema()}, this code needs {len(MIGRATIONS)}: run `python -m blog migrate`")
     print("worker: counting words", flush=True)
     while True:
-        while done := store.count_words():
-            print(f"worker: counted {done} posts", flush=True)
+        try:
+            while done := store.count_words():
+                print(f"worker: counted {done} posts", flush=True)
+        except store.Error as error:
+            print(f"worker: trying again: {error}", flush=True)
         time.sleep(INTERVAL)

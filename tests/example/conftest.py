@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.example.databases import Database, PostgresServer, SqliteFile, postgres
 from tests.example.process import Blog, run
 
 if TYPE_CHECKING:
@@ -11,14 +12,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    path = tmp_path / "blog.db"
-    assert run(path, "migrate") == (0, "schema 0 -> 3\n")
-    return path
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """A database that has had no migration; each test that uses it runs on both stores."""
+    if request.param == "sqlite":
+        return SqliteFile(tmp_path / "blog.db")
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.create()
 
 
 @pytest.fixture
-def blog(database: Path) -> Iterator[Blog]:
+def database(empty: Database) -> Database:
+    assert run(empty, "migrate") == (0, "schema 0 -> 3\n")
+    return empty
+
+
+@pytest.fixture
+def blog(database: Database) -> Iterator[Blog]:
     with Blog(database, BLOG_VERSION="v1", TIDEGATE_RELEASE="7", TIDEGATE_SLOT="green", BLOG_TITLE="Tides") as blog:
         yield blog

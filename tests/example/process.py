@@ -11,21 +11,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.example.databases import Database
+
 EXAMPLE = Path(__file__).parents[2] / "example"
 
 
-def start(database: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start(database: Database, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start `python -m blog ARGUMENTS` with this database and port 0: any free one."""
     return subprocess.Popen(
         [sys.executable, "-m", "blog", *arguments],
-        env={**os.environ, "PYTHONPATH": str(EXAMPLE), "DATABASE": str(database), "PORT": "0", **environment},
+        env={**os.environ, "PYTHONPATH": str(EXAMPLE), **database.environment, "PORT": "0", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def run(database: Path, *arguments: str) -> tuple[int, str]:
+def run(database: Database, *arguments: str) -> tuple[int, str]:
     """Run `python -m blog ARGUMENTS` to its end; return its exit code and output."""
     with start(database, *arguments) as process:
         output, _ = process.communicate(timeout=30)
@@ -46,7 +48,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
 class Blog:
     """A serving blog; use it in a `with`."""
 
-    def __init__(self, database: Path, **environment: str) -> None:
+    def __init__(self, database: Database, **environment: str) -> None:
         self._process = start(database, **environment)
         self.port = 0
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.example.databases import Database, PostgresDatabase, SqliteFile
 from tests.example.process import Blog
 
 if TYPE_CHECKING:
@@ -19,25 +19,27 @@ def test_health_says_which_schema_it_found_and_needs(blog: Blog) -> None:
     assert blog.get("/health") == (200, {"status": "ok", "schema": 3, "needs": 3, "version": "v1"})
 
 
-def test_health_fails_without_a_database(tmp_path: Path) -> None:
-    with Blog(tmp_path / "none.db") as blog:
+def test_health_fails_without_a_database_and_makes_none(tmp_path: Path) -> None:
+    with Blog(SqliteFile(tmp_path / "none.db")) as blog:
         status, answer = blog.get("/health")
     assert status == 503
     assert "the database does not answer" in answer["error"]
     assert not (tmp_path / "none.db").exists()
 
 
-def test_health_fails_before_migration_and_says_what_to_run(tmp_path: Path) -> None:
-    sqlite3.connect(tmp_path / "empty.db").close()
-    with Blog(tmp_path / "empty.db") as blog:
+def test_health_fails_before_migration_and_says_what_to_run(empty: Database) -> None:
+    empty.execute("SELECT 1")
+    with Blog(empty) as blog:
         status, answer = blog.get("/health")
         assert blog.post(POST) == (503, {"error": "the database is not available"})
     assert (status, answer["error"]) == (503, "schema 0, this code needs 3: run `python -m blog migrate`")
 
 
-def test_old_code_stays_healthy_on_the_schema_of_newer_code(database: Path) -> None:
-    with closing(sqlite3.connect(database)) as db:
-        db.execute("PRAGMA user_version=99")
+NEWER = {SqliteFile: "PRAGMA user_version=99", PostgresDatabase: "INSERT INTO migrations (number) VALUES (99)"}
+
+
+def test_old_code_stays_healthy_on_the_schema_of_newer_code(database: Database) -> None:
+    database.execute(NEWER[type(database)])
     with Blog(database) as blog:
         status, answer = blog.get("/health")
         assert blog.post(POST)[0] == 201
@@ -56,6 +58,8 @@ def test_a_post_can_be_read_back(blog: Blog) -> None:
     status, post = blog.post({"title": " Ebb; DROP TABLE posts -- ", "body": "Æ 潮 '\"\n$(x)"})
     assert (status, post["title"], post["body"]) == (201, "Ebb; DROP TABLE posts --", "Æ 潮 '\"\n$(x)")
     assert blog.get(f"/posts/{post['id']}") == (200, post)
+    assert datetime.fromisoformat(post["created"]).utcoffset() == timedelta()
+    assert len(post["created"]) == len("2026-01-01T00:00:00.000+00:00")
 
 
 def test_posts_are_listed_newest_first_and_in_pages(blog: Blog) -> None:

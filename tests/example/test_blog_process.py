@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import http.client
 import signal
-import sqlite3
 import threading
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from blog import migrations
 
+from tests.example.databases import Database, SqliteFile, store
 from tests.example.process import Blog, run, start, wait_for
 
 if TYPE_CHECKING:
@@ -19,42 +18,48 @@ if TYPE_CHECKING:
 POST = b'{"title": "High water", "body": "one two three"}'
 
 
-def test_migrating_again_changes_nothing(database: Path) -> None:
+def test_migrating_again_changes_nothing(database: Database) -> None:
     assert run(database, "migrate") == (0, "schema 3: nothing to do\n")
 
 
-def test_migrating_at_once_applies_each_migration_once(tmp_path: Path) -> None:
-    together = [start(tmp_path / "new.db", "migrate") for _ in range(6)]
+def test_migrating_at_once_applies_each_migration_once(empty: Database) -> None:
+    together = [start(empty, "migrate") for _ in range(6)]
     outputs = [process.communicate(timeout=30)[0] for process in together]
     assert [process.returncode for process in together] == [0] * 6
     assert sorted(outputs) == ["schema 0 -> 3\n"] + ["schema 3: nothing to do\n"] * 5
 
 
-def test_migration_continues_from_where_the_database_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migration_continues_from_where_the_database_is(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as older:
         older.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
-        assert migrations.migrate(tmp_path / "blog.db") == "schema 0 -> 1"
-    assert migrations.migrate(tmp_path / "blog.db") == "schema 1 -> 3"
+        assert migrations.migrate(store(empty)) == "schema 0 -> 1"
+    assert migrations.migrate(store(empty)) == "schema 1 -> 3"
 
 
-def test_a_failed_migration_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, "ALTER TABLE nowhere ADD COLUMN x"))
-    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
-        migrations.migrate(tmp_path / "blog.db")
-    with closing(sqlite3.connect(tmp_path / "blog.db")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (0,)
-        assert db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+def test_every_migration_is_there_in_every_dialect() -> None:
+    assert {tuple(sorted(one)) for one in migrations.MIGRATIONS} == {("postgres", "sqlite")}
+
+
+def test_a_failed_migration_is_not_counted(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = dict.fromkeys(("sqlite", "postgres"), "ALTER TABLE nowhere ADD COLUMN x TEXT")
+    opened = store(empty)
+    with monkeypatch.context() as newer:
+        newer.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, wrong))
+        with pytest.raises(opened.Error, match="nowhere"):
+            migrations.migrate(opened)
+    kept = {"sqlite": 0, "postgres": 3}[opened.dialect]  # all or nothing; each by itself
+    assert migrations.migrate(opened) == (f"schema {kept} -> 3" if kept < 3 else "schema 3: nothing to do")
 
 
 def test_migrating_where_nothing_can_be_written_says_so(tmp_path: Path) -> None:
-    code, output = run(tmp_path / "missing" / "blog.db", "migrate")
+    code, output = run(SqliteFile(tmp_path / "missing" / "blog.db"), "migrate")
     assert code == 1
     assert output.startswith("blog migrate: ")
     assert "Traceback" not in output
 
 
 def test_an_unknown_command_is_a_usage_error(tmp_path: Path) -> None:
-    assert run(tmp_path / "blog.db", "sevre") == (2, "usage: python -m blog [serve|migrate|worker]\n")
+    assert run(SqliteFile(tmp_path / "blog.db"), "sevre") == (2, "usage: python -m blog [serve|migrate|worker]\n")
 
 
 def post_until_it_dies(blog: Blog, acknowledged: list[int]) -> None:
@@ -72,7 +77,7 @@ def post_until_it_dies(blog: Blog, acknowledged: list[int]) -> None:
         connection.close()
 
 
-def test_every_acknowledged_post_survives_a_kill(database: Path) -> None:
+def test_every_acknowledged_post_survives_a_kill(database: Database) -> None:
     acknowledged: list[int] = []
     with Blog(database) as blog, Blog(database) as overlapping:
         posters = [
@@ -88,9 +93,8 @@ def test_every_acknowledged_post_survives_a_kill(database: Path) -> None:
         overlapping.signal(signal.SIGKILL)
         for poster in posters:
             poster.join()
-    with closing(sqlite3.connect(database)) as db:
-        saved = {row[0] for row in db.execute("SELECT id FROM posts")}
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    saved = {row[0] for row in database.execute("SELECT id FROM posts")}
+    assert not isinstance(database, SqliteFile) or database.execute("PRAGMA integrity_check") == [("ok",)]
     assert len(acknowledged) >= 200
     assert len(set(acknowledged)) == len(acknowledged)
     assert set(acknowledged) <= saved
@@ -108,7 +112,7 @@ def test_sigterm_ends_it_cleanly_and_at_once_beside_idle_connections(blog: Blog)
     unused.close()
 
 
-def test_sigterm_lets_an_open_request_finish(blog: Blog, database: Path) -> None:
+def test_sigterm_lets_an_open_request_finish(blog: Blog, database: Database) -> None:
     connection = blog.connect()
     connection.putrequest("POST", "/posts")
     connection.putheader("Content-Length", str(len(POST)))
@@ -121,8 +125,7 @@ def test_sigterm_lets_an_open_request_finish(blog: Blog, database: Path) -> None
     assert (response.status, response.read()[:9]) == (201, b'{"id":1,"')
     assert blog.wait(5) == 0
     connection.close()
-    with closing(sqlite3.connect(database)) as db:
-        assert db.execute("SELECT title FROM posts").fetchall() == [("High water",)]
+    assert database.execute("SELECT title FROM posts") == [("High water",)]
 
 
 def wait_until_refused(blog: Blog) -> None:
@@ -135,7 +138,7 @@ def wait_until_refused(blog: Blog) -> None:
     raise AssertionError("it still accepts connections")
 
 
-def test_the_worker_counts_words_and_ends_at_once_on_sigterm(blog: Blog, database: Path) -> None:
+def test_the_worker_counts_words_and_ends_at_once_on_sigterm(blog: Blog, database: Database) -> None:
     blog.request("POST", "/posts", POST)
     with start(database, "worker") as worker:
         wait_for(worker, "counted 1 posts")
@@ -146,8 +149,8 @@ def test_the_worker_counts_words_and_ends_at_once_on_sigterm(blog: Blog, databas
         assert time.monotonic() - started < 0.8
 
 
-def test_the_worker_refuses_a_schema_that_is_too_old(tmp_path: Path) -> None:
-    sqlite3.connect(tmp_path / "old.db").close()
-    code, output = run(tmp_path / "old.db", "worker")
+def test_the_worker_refuses_a_schema_that_is_too_old(empty: Database) -> None:
+    empty.execute("SELECT 1")
+    code, output = run(empty, "worker")
     assert code == 1
     assert "schema 0, this code needs 3" in output
