@@ -16,6 +16,7 @@ from ops.shell import Command, chain, sh
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
 PACKAGES = {"dockerd": "docker.io", "python3": "python3-minimal", "zstd": "zstd", "iptables": "iptables"}
+BACKUP_PACKAGES = {"age": "age", "restic": "restic", "xz": "xz-utils"}
 
 # One round trip for all that is to be known; every line is `key=value`. POSIX sh, for a server without python3. What a
 # login shell's profile prints comes before the first line, perhaps without a newline.
@@ -26,7 +27,7 @@ echo; echo {_BEGIN}
 [ -r /etc/os-release ] && . /etc/os-release
 echo "id=${{ID-}}"; echo "version=${{VERSION_ID-}}"
 echo "user=$(id -un)"; echo "uid=$(id -u)"; echo "groups=$(id -Gn)"
-for p in dockerd python3 zstd iptables; do command -v $p >/dev/null && echo "has_$p=yes"; done
+for p in {" ".join((*PACKAGES, *BACKUP_PACKAGES))}; do command -v $p >/dev/null && echo "has_$p=yes"; done
 python3 -c 'import http.client, json' 2>/dev/null && echo python=works
 [ -d /run/systemd/system ] && echo systemd=yes
 [ "$(id -u)" = 0 ] || words=$(sudo -n true 2>&1) || printf 'sudo=%s\\n' "$(printf '%s\\n' "$words" | tail -n 1)"
@@ -35,7 +36,9 @@ python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/var/run/docke
 exit 0
 """
 _ALWAYS = frozenset({"id", "version", "user", "uid", "groups"})
-_KNOWN = _ALWAYS | {f"has_{program}" for program in PACKAGES} | {"python", "systemd", "sudo", "engine", "home"}
+_KNOWN = (
+    _ALWAYS | {f"has_{program}" for program in (*PACKAGES, *BACKUP_PACKAGES)} | {"python", "systemd", "sudo", "engine", "home"}
+)
 
 _CONNECT = """
 import socket, time
@@ -90,9 +93,16 @@ def _require_root(name: str, facts: Mapping[str, str]) -> None:
                   fix=f"as root on the server: {'apt-get install sudo && ' if absent else ''}{allow}")  # fmt: skip
 
 
-def plan(facts: Mapping[str, str]) -> tuple[Missing, ...]:
-    """Return what a server lacks, in the order to do it. Pure."""
-    lacking = sorted({package for program, package in PACKAGES.items() if f"has_{program}" not in facts})
+def packages(env: Environment) -> dict[str, str]:
+    """Return the programs that an environment's servers need, each with its package. Pure."""
+    backup = env.app.backup
+    uses = {"age": backup and backup.recipients, "restic": backup and backup.offsite, "xz": backup and backup.compression == "xz"}
+    return PACKAGES | {program: package for program, package in BACKUP_PACKAGES.items() if uses[program]}
+
+
+def plan(facts: Mapping[str, str], needed: Mapping[str, str] = PACKAGES) -> tuple[Missing, ...]:
+    """Return what a server lacks, in the order to do it; `needed` are programs with their packages. Pure."""
+    lacking = sorted({package for program, package in needed.items() if f"has_{program}" not in facts})
     if facts.get("python") != "works":
         lacking = sorted({*lacking, "python3"} - {"python3-minimal"})
     found = []
@@ -124,7 +134,7 @@ def survey(env: Environment, address: HostAddress) -> tuple[Missing, ...]:
     """Return what a server lacks; changes nothing. Raises Refused where that cannot be mended, Unreachable."""
     with Host(env, address) as host:
         facts = look(host)
-    missing = plan(facts)
+    missing = plan(facts, packages(env))
     if missing:
         _require_root(host.name, facts)
     return missing

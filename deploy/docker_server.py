@@ -6,13 +6,15 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from deploy import containers, edge, observe, public
+from deploy import containers, data, edge, observe, public
 from deploy.diagnosis import likely_cause
 from deploy.model import EDGE, EDGE_HOME, HOME, HealthSpec, HostState, ImageRef, Pem, Probe, ProbeReport, ProcessSpec, Release
+from deploy.server import Backups
 from deploy.ship import Progress, Shipper, follow, pipe_whole
 from ops.config import Environment
 from ops.errors import Failed, Refused
@@ -29,12 +31,17 @@ LOG_LINES = 30
 class DockerServer:
     """One server of an environment over its connection; implements deploy.server.Server."""
 
-    def __init__(self, env: Environment, link: Link, shipper: Shipper | None, progress: Progress) -> None:
+    def __init__(
+        self, env: Environment, link: Link, shipper: Shipper | None, progress: Progress, backups: Backups | None = None,
+        *, looks_only: bool = False,
+    ) -> None:  # fmt: skip
         self._env = env
         self._app = env.app.name
         self._link = link
         self._shipper = shipper
         self._progress = progress
+        self._backups = backups
+        self._looks_only = looks_only
         self._others: tuple[str, ...] = ()
         self._stopped = threading.Event()
         self._old_workers: list[int] = []
@@ -81,9 +88,10 @@ class DockerServer:
         hello = require_engine(self._link)
         if self._locked:
             self._hold(self._locked)
+        told = self._backups.look(self._link, install=not self._looks_only) if self._backups else None
         seen = look.result()
         self._others = tuple(seen["edge"])
-        return observe.parse(self.name, self._app, hello, seen)
+        return replace(observe.parse(self.name, self._app, hello, seen), data=data.parse(told) if told else None)
 
     def _hold(self, locked: Future[Any]) -> None:
         try:
@@ -99,10 +107,15 @@ class DockerServer:
         append = partial(self._call, "write the journal") if wait else partial(self._link.post, optional=optional)
         append("append", path=f"{observe.app_home(self._app)}/journal.jsonl", lines=[line])
 
+    def back_up(self, id: str, release: str, *, first: bool) -> None:
+        """Take a proven backup before a release; with `first`, sources need not be there yet. Raises Failed, Refused."""
+        assert self._backups, "only data that was looked at is backed up"
+        self._backups.take(self._link, id, release, first=first)
+
     def receive(self, image: ImageRef) -> None:
         """Have the image completely, transferring only what is missing."""
         if image.pull:
-            name, _, version = image.name.rpartition(":")
+            name, _, version = image.name.rpartition("@" if "@" in image.name else ":")
             self._pull(name, version)
         elif not self._pull_from_us(image.name):
             pipe_whole(image.name, self._link.socket, where=self.name, stop=self._stopped)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
-import os
 import secrets as randomness
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from ops.config import App, Environment
 from ops.errors import Refused
 from ops.secret import Secret
 from ops.secrets import resolve_secrets
+from ops.who import who
 
 
 class Progress(Reporter, Protocol):
@@ -43,15 +41,7 @@ class Options:
     to: str | None = None
     dry_run: bool = False
     force: bool = False
-
-
-def who() -> str:
-    """Return who is at work, as the lock and the journal name them."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in some CI containers
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    skip_backup: bool = False
 
 
 def make_intent(env: Environment, options: Options, environ: Mapping[str, str], reporter: Progress) -> Intent:
@@ -73,6 +63,7 @@ def make_intent(env: Environment, options: Options, environ: Mapping[str, str], 
         now=datetime.now(UTC),
         by=who(),
         force=options.force,
+        skip_backup=options.skip_backup,
         build_seconds=time.monotonic() - began,
     )
 
@@ -102,7 +93,7 @@ def _pem(env: Environment, environ: Mapping[str, str]) -> Pem | None:
 
 
 def _what_runs(env: Environment, extra: str, pem: Pem | None) -> dict[str, Any]:
-    left_out = {"name", "context", "dockerfile", "keep_releases", "prober", "migrate", "environment"}
+    left_out = {"name", "context", "dockerfile", "keep_releases", "prober", "migrate", "environment", "backup", "services"}
     app = env.app.model_dump(mode="json", exclude=left_out)
     return {"app": app, "domains": env.domains, "pem": pem.name if pem else None, "extra": extra}
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from deploy.data import DataState
 from ops.secret import Secret
 
 WEB = "web"
@@ -73,6 +74,8 @@ class Release:
     https: bool = False
     complete: bool = False
     environment: str = ""  # of ops.toml; manifests from before it was kept have none
+    backup: str = ""  # taken before its migration: the data as the release before left it
+    migration: str = ""  # what migrated the data for it
 
     def to_json(self) -> str:
         """Return the manifest's text."""
@@ -129,6 +132,7 @@ class HostState:
     unfinished: str | None = None
     public: bool = False
     problems: tuple[str, ...] = ()
+    data: DataState | None = None  # None where no backups are configured, or nobody asked
 
     @property
     def environments(self) -> frozenset[str]:
@@ -236,6 +240,7 @@ class Intent:
     now: datetime
     by: str
     force: bool = False
+    skip_backup: bool = False
     build_seconds: float = 0.0
 
 

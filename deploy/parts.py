@@ -45,6 +45,7 @@ def draft(env: Environment, intent: Intent, state: HostState, release: str) -> R
         port=app.port, address=address, processes=(WEB, *app.processes), edge_file=render(edge), generation=generation,
         created=intent.now.isoformat(timespec="milliseconds"), by=intent.by, previous=state.serving,
         domains=env.domains, health_path=app.health.path, https=env.tls is not None, environment=env.name,
+        backup=_restore_point(intent, state), migration=" ".join(app.migrate.command) if app.migrate else "",
     )  # fmt: skip
 
 
@@ -124,6 +125,17 @@ def process_specs(app: App, intent: Intent, release: Release) -> tuple[ProcessSp
     """Return the containers of a release: the web process first."""
     web = _spec(app, intent, release, WEB, app.command, release.address)
     return (web, *(_spec(app, intent, release, name, one.command, None) for name, one in app.processes.items()))
+
+
+def back_up(state: HostState, release: Release) -> tuple[Step, ...]:
+    """Save the data before anything can change it, unless there is none here or the person said not to."""
+    return (steps.Backup(release.backup, release.id, first=not state.serving),) if release.backup else ()
+
+
+def _restore_point(intent: Intent, state: HostState) -> str:
+    """Return the id of the backup to take first; none where there is nothing to save."""
+    wanted = state.data and any(one.present for one in state.data.sources) and not intent.skip_backup
+    return f"{intent.now:%Y%m%dT%H%M%SZ}-{intent.nonce[:6]}" if wanted else ""
 
 
 def migrate(app: App, intent: Intent, release: Release, *, first: bool) -> tuple[Step, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from deploy import parts
 from deploy.model import HostState, Intent, Probe, Release
-from deploy.refusals import damages, edge_refusals, notes, refusals, unsafe, volume_refusals
+from deploy.refusals import damages, data_notes, data_refusals, edge_refusals, notes, refusals, unsafe, volume_refusals
 from deploy.steps import Step, WriteManifest
 from ops.config import Environment
 from ops.errors import Refused
@@ -49,6 +49,8 @@ class Plan:
     unchanged: bool = False
     slots: Mapping[str, str] = field(default_factory=dict)
     probes: Mapping[str, Probe] = field(default_factory=dict)
+    backup: str = ""
+    skips_backup: bool = False
 
 
 def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...]) -> Plan:
@@ -59,14 +61,18 @@ def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...])
         return replace(plan, refusals=against)
     if not intent.force and all(parts.serves_already(intent, state) for state in states):
         return _clean_up_only(env, plan, states, f"{plan.version} serves already", " (--force restarts it)")
-    against = tuple(line for state in states for line in refusals(env, state, intent.image))
+    against = tuple(
+        line for state in states for line in (*refusals(env, state, intent.image), *data_refusals(env, intent, state))
+    )
     if against := (*volume_refusals(env, intent.image), *against):
         return replace(plan, refusals=against)
     try:
         drafts = {state.host: parts.draft(env, intent, state, release) for state in states}
     except Refused as refused:
         return replace(plan, refusals=(str(refused),))
-    plan = replace(plan, slots=_slots(drafts), probes=_probes(states, drafts))
+    backup = next((one.backup for one in drafts.values() if one.backup), "")
+    skips = intent.skip_backup and any(state.data and state.data.sources for state in states)
+    plan = replace(plan, slots=_slots(drafts), probes=_probes(states, drafts), backup=backup, skips_backup=skips)
     return replace(_unprobed(plan), phases=_deploy_phases(env, intent, states, drafts))
 
 
@@ -86,6 +92,7 @@ def _deploy_phases(
     make: dict[str, Callable[[HostState, Release], tuple[Step, ...]]] = {
         "prepare": lambda state, new: parts.clean_up(app, state),
         "ship": lambda state, new: parts.ship(intent.image, state),
+        "backup": parts.back_up,
         "migrate": lambda state, new: parts.migrate(app, intent, new, first=state is states[0]),
         "start": lambda state, new: parts.start_new(app, intent, new),
         "healthy": lambda state, new: (*parts.wait_healthy(app, new), WriteManifest(new)),
@@ -106,7 +113,8 @@ def plan_rollback(env: Environment, states: tuple[HostState, ...], to: str | Non
     target = next((one for one in candidates if to in (one.id, one.version)), None) if to else _before(states, candidates)
     if target is None:
         return replace(plan, refusals=(_no_target(env, states, to),))
-    plan = replace(plan, release=target.id, version=target.version)
+    told = tuple(line for state in states for line in data_notes(env, state, target))
+    plan = replace(plan, release=target.id, version=target.version, notes=plan.notes + told)
     if all(state.serving == target.id == _answering(state) and _runs(state, target) for state in states):
         return _clean_up_only(env, plan, states, f"{target.id} serves already")
     if against := tuple(line for state in states for line in edge_refusals(state)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from deploy.model import EDGE, EDGE_HOME, HOME, HostState, ImageRef, Intent
+from datetime import timedelta
+
+from deploy.model import EDGE, EDGE_HOME, HOME, HostState, ImageRef, Intent, Release
 from deploy.parts import unexplained
 from ops.config import Environment
 
@@ -25,6 +27,8 @@ def unsafe(env: Environment, state: HostState) -> tuple[str, ...]:
         found.append(
             f"{host}: {EDGE_HOME}/apps/{app}.conf was not written by Tidegate: move it away, or give the app another name"
         )
+    if state.data and state.data.restoring:
+        found.append(f"{host}: a restore of its data never finished: inv backup.restore-undo -e {env.name}")
     if state.edge.running and state.edge.content is not None and not state.edge.answers:
         found.append(f"{host}: the edge nginx runs but does not answer: look at `docker logs {EDGE}`, or inv server.bootstrap")
     return tuple(found)
@@ -85,9 +89,75 @@ def notes(env: Environment, intent: Intent, states: tuple[HostState, ...]) -> tu
             found.append(f"{state.host}: the configuration has changed since {serving.id}")
         if serving and serving.environment_hash != intent.environment_hash:
             found.append(f"{state.host}: the environment has changed since {serving.id}")
+        found += _about_data(env, intent, state)
     if len({state.serving for state in states}) > 1:
         found.append("the servers do not serve the same release now; after this they will")
     return tuple(found)
+
+
+def data_refusals(env: Environment, intent: Intent, state: HostState) -> tuple[str, ...]:
+    """Refuse to touch data that cannot be saved first."""
+    if state.data is None or intent.skip_backup:
+        return ()
+    absent = "" if state.serving is None else "it is not there"  # before the first deploy there may be nothing to save
+    problems = {one.name: one.error or ("" if one.present else absent) for one in state.data.sources}
+    return tuple(
+        f"{state.host}: {name} cannot be backed up: {why}; mend that, or deploy with --skip-backup"
+        for name, why in problems.items() if why
+    )  # fmt: skip
+
+
+def data_notes(env: Environment, state: HostState, target: Release) -> tuple[str, ...]:
+    """Say what going back to a release means for the data: whether the schema moved since, and which backup is that release's."""
+    if env.app.backup is None or state.serving in (None, target.id):
+        return ()
+    if state.data is None:
+        return (f"{state.host}: nothing is known of its data, since the backup program is not installed there",)
+    later = min(
+        (one for one in state.releases if one.complete and one.created > target.created),
+        key=lambda one: one.created,
+        default=None,
+    )
+    if later is None:  # it goes forward again
+        return ()
+    point = state.data.backups.get(later.backup)
+    if point is None:
+        if not state.data.sources:
+            return ()
+        return (f"{state.host}: no backup of the data as {target.id} left it: whether the schema moved since is not known",)
+    moved = ", ".join(state.data.moved_since(point))
+    schema = (
+        f"the schema of {moved} has moved since {target.id} served"
+        if moved
+        else f"the schema has not moved since {target.id} served"
+    )
+    back = f"backup {point.id} has the data as {target.id} left it; restoring it too would lose the last {_span(state.data.age(point))}"
+    return (f"{state.host}: {schema}; the rollback leaves the data as it is; {back}",)
+
+
+def _span(length: timedelta) -> str:
+    """Return a length of time in words: "3 d 2 h", "5 h 10 min", "12 s"."""
+    seconds = max(0, int(length.total_seconds()))
+    units = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
+    told = [f"{number} {unit}" for number, unit in units if number]
+    return " ".join(told[:2]) or "0 s"
+
+
+def _about_data(env: Environment, intent: Intent, state: HostState) -> list[str]:
+    if state.data is None:
+        return (
+            [f"{state.host}: nothing is known of its data yet: the backup program is not installed there"]
+            if env.app.backup
+            else []
+        )
+    shared = [one.name for one in state.data.sources if one.journal and one.journal != "wal"]
+    found = [
+        f"{state.host}: {name} is not in WAL mode, so old and new containers will block each other (docs/services.md)"
+        for name in shared
+    ]
+    if intent.skip_backup:
+        found.append(f"{state.host}: no backup is taken before this")
+    return found
 
 
 def damages(states: tuple[HostState, ...]) -> tuple[str, ...]:

@@ -18,10 +18,10 @@ from typing import Any
 from deploy import public
 from deploy.apply import Run
 from deploy.docker_server import DockerServer
-from deploy.intent import Options, Progress, make_intent, who
+from deploy.intent import Options, Progress, make_intent
 from deploy.model import HostState, ProbeReport
 from deploy.plan import Plan, plan_deploy, plan_prune, plan_rollback
-from deploy.server import Server
+from deploy.server import Backups, Server
 from deploy.session import Session
 from deploy.ship import Shipper
 from deploy.this_machine import local_client
@@ -29,6 +29,7 @@ from ops.config import Environment
 from ops.errors import ConfigError, Failed, NeedsPerson, Refused, TidegateError
 from ops.secret import Mask
 from ops.secrets import resolve_secrets
+from ops.who import who
 
 Confirm = Callable[[Plan, Sequence[HostState]], bool]
 
@@ -50,17 +51,21 @@ class Summary:
     notes: list[str] = field(default_factory=list)
     url: str = ""
     round_trips: dict[str, int] = field(default_factory=dict)
+    backup: str = ""
 
 
 class Work:
     """The servers of a session, with what a release needs beside them; a context manager."""
 
-    def __init__(self, session: Session, reporter: Progress) -> None:
+    def __init__(self, session: Session, reporter: Progress, backups: Backups | None, *, looks_only: bool) -> None:
         self.env = session.env
         self.links = session.links
         self.shipper = Shipper(session.door, session.state, lambda: local_client().api) if session.door else None
         self.servers = {
-            link.name: DockerServer(self.env, link, self.shipper, partial(reporter.bytes, link.name)) for link in session.links
+            link.name: DockerServer(
+                self.env, link, self.shipper, partial(reporter.bytes, link.name), backups, looks_only=looks_only
+            )
+            for link in session.links
         }
 
     def __enter__(self) -> Work:
@@ -81,8 +86,9 @@ class Work:
 
 
 def release(
-    kind: str, session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm
-) -> Summary:
+    kind: str, session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm,
+    backups: Backups | None = None,
+) -> Summary:  # fmt: skip
     """Carry out a deploy, rollback or prune on every server of an environment and tell whom it concerns.
 
     Raises TidegateError; its kind is the outcome (ops/errors.py).
@@ -90,7 +96,8 @@ def release(
     app, env = session.env.app.name, session.env
     notices = Notices(env, environ, required=kind == "deploy" and not options.dry_run)
     try:
-        done = _release(kind, session, options, environ, reporter, confirm)
+        with Work(session, reporter, backups, looks_only=kind != "deploy" or options.dry_run) as work:
+            done = _release(kind, work, options, environ, reporter, confirm)
     except (Failed, NeedsPerson) as error:
         # Without the cause: it may quote the app's logs, which belong on the terminal and not in a chat.
         notices.send(f"{app}: {kind} failed in {env.name}", f"{error.where}: {error.what}".lstrip(": "), failed=True)
@@ -126,31 +133,31 @@ class Notices:
 
 
 def _release(
-    kind: str, session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm
+    kind: str, work: Work, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm
 ) -> Summary:
-    began, env = time.monotonic(), session.env
-    with Work(session, reporter) as work:
-        if not options.dry_run:
-            _ask_for_locks(work, f"{kind} of {env.name}")
-        intent = make_intent(env, options, environ, reporter) if kind == "deploy" else None
-        hide = Mask(intent.environment if intent else {})
-        states = work.observe()
-        plan = plan_deploy(env, intent, states) if intent else PLANS[kind](env, states, options)
-        summary = Summary(kind, env.name, "", plan.release, plan.version, list(work.servers), plan.previous,
-                          url=public.base_url(env.hosts[0], env.domains[0], https=env.tls is not None))  # fmt: skip
-        if intent:
-            summary.phases["build"] = round(intent.build_seconds, 3)
-        agreed = confirm(plan, states)
-        if plan.refusals:
-            raise Refused(f"{kind} refused, nothing was changed", why="\n         ".join(plan.refusals))
-        if plan.unchanged or options.dry_run or not agreed:
-            summary.result = "unchanged" if plan.unchanged else "planned" if options.dry_run else "declined"
-        else:
-            with hide:
-                _carry_out(work, plan, summary, reporter, began)
-        summary.seconds = round(time.monotonic() - began, 3)
-        summary.round_trips = {link.name: link.calls for link in work.links}
-        return summary
+    began, env = time.monotonic(), work.env
+    if not options.dry_run:
+        _ask_for_locks(work, f"{kind} of {env.name}")
+    intent = make_intent(env, options, environ, reporter) if kind == "deploy" else None
+    hide = Mask(intent.environment if intent else {})
+    states = work.observe()
+    plan = plan_deploy(env, intent, states) if intent else PLANS[kind](env, states, options)
+    summary = Summary(kind, env.name, "", plan.release, plan.version, list(work.servers), plan.previous,
+                      url=public.base_url(env.hosts[0], env.domains[0], https=env.tls is not None))  # fmt: skip
+    summary.backup = plan.backup
+    if intent:
+        summary.phases["build"] = round(intent.build_seconds, 3)
+    agreed = confirm(plan, states)
+    if plan.refusals:
+        raise Refused(f"{kind} refused, nothing was changed", why="\n         ".join(plan.refusals))
+    if plan.unchanged or options.dry_run or not agreed:
+        summary.result = "unchanged" if plan.unchanged else "planned" if options.dry_run else "declined"
+    else:
+        with hide:
+            _carry_out(work, plan, summary, reporter, began)
+    summary.seconds = round(time.monotonic() - began, 3)
+    summary.round_trips = {link.name: link.calls for link in work.links}
+    return summary
 
 
 PLANS: Mapping[str, Callable[[Environment, tuple[HostState, ...], Options], Plan]] = {
@@ -179,7 +186,10 @@ def _carry_out(work: Work, plan: Plan, summary: Summary, reporter: Progress, beg
 
 @contextmanager
 def _journalled(work: Work, plan: Plan, operation: str, summary: Summary, began: float) -> Iterator[None]:
-    head = {"operation": operation, "kind": plan.kind, "release": plan.release, "version": plan.version, "by": who()}
+    head: dict[str, Any] = {
+        "operation": operation, "kind": plan.kind, "release": plan.release, "version": plan.version, "by": who(),
+        **({"backup": plan.backup} if plan.backup else {}), **({"backup": "skipped"} if plan.skips_backup else {}),
+    }  # fmt: skip
     for name, server in work.servers.items():
         server.journal({"event": "begin", **head, "previous": plan.previous[name]}, wait=False)
     result = "failed"

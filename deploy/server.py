@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deploy.model import HealthSpec, HostState, ImageRef, Pem, Probe, ProbeReport, ProcessSpec, Release
+
+if TYPE_CHECKING:
+    from ops.link import Link
+
+
+class Backups(Protocol):
+    """How a server's data is looked at and saved, brought by whoever wires things together; every method raises TidegateError."""
+
+    def look(self, link: Link, *, install: bool) -> Mapping[str, Any] | None:
+        """Return what deploy.data.parse takes; None where it cannot be told without installing the program that tells it."""
+
+    def take(self, link: Link, id: str, release: str, *, first: bool) -> None:
+        """Take a backup and decode it in full."""
 
 
 class Server(Protocol):
@@ -35,6 +48,9 @@ class Server(Protocol):
 
     def receive(self, image: ImageRef) -> None:
         """Have the image completely, transferring only what is missing."""
+
+    def back_up(self, id: str, release: str, *, first: bool) -> None:
+        """Take a proven backup before a release; with `first`, sources need not be there yet. Raises Failed, Refused."""
 
     def run_once(self, spec: ProcessSpec, timeout: float) -> None:
         """Run a container to its end and remove it. Raises Failed with its output."""

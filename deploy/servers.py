@@ -83,19 +83,21 @@ class Finding:
     found: str
 
 
-def check(env: Environment) -> list[Finding]:
-    """Look at every server, at once."""
+def check(env: Environment, program: tuple[str, str] | None = None) -> list[Finding]:
+    """Look at every server, at once; `program` is the path and the digest of one that is to be there."""
     with ThreadPoolExecutor(len(env.hosts)) as pool:
-        return [finding for found in pool.map(lambda host: _check(env, host), env.hosts) for finding in found]
+        return [finding for found in pool.map(lambda host: _check(env, host, program), env.hosts) for finding in found]
 
 
-def _check(env: Environment, host: HostAddress) -> list[Finding]:
+def _check(env: Environment, host: HostAddress, program: tuple[str, str] | None) -> list[Finding]:
     link = Link(env, host)
     try:
         hello = link.hello()
         facts = link.call("facts", folders=[HOME, EDGE_HOME, f"{HOME}/{env.app.name}"], ports=[80, 443, STATUS_PORT])
         edge = link.call("state_of", container=EDGE) if "error" not in hello["engine"] else None
-        return [Finding(host.name, what, ok, found) for what, ok, found in _findings(env, hello, facts, edge)]
+        found = _findings(env, hello, facts, edge)
+        found += [_program(link.call("digest", path=program[0]), program[1])] if program else []
+        return [Finding(host.name, *one) for one in found]
     except TidegateError as error:
         return [Finding(host.name, "reachable", False, str(error))]
     finally:
@@ -121,6 +123,18 @@ def _findings(
         ("zstd", facts["zstd"], "there" if facts["zstd"] else "missing: inv server.bootstrap"),
         *(_folder(path, known) for path, known in facts["folders"].items()),
     ]  # fmt: skip
+
+
+def _program(there: str | None, ours: str) -> tuple[str, bool | None, str]:
+    """Return the version of the backup program; another one is replaced before it is used."""
+    if there is None:
+        return "backup program", None, "not there yet: inv server.bootstrap, or the next backup installs it"
+    same = there == ours
+    return (
+        "backup program",
+        True if same else None,
+        there[:12] + ("" if same else f", ours is {ours[:12]}: the next backup installs it"),
+    )
 
 
 def _folder(path: str, known: dict[str, Any] | None) -> tuple[str, bool | None, str]:

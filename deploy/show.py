@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from deploy.release import Summary
 from ops.console import Console
 
 TITLES = {
-    "build": "build the image", "prepare": "put things in order", "ship": "ship the image", "migrate": "migrate",
+    "build": "build the image", "prepare": "put things in order", "ship": "ship the image", "backup": "back up the data", "migrate": "migrate",
     "start": "start the new release", "healthy": "wait until it is healthy", "switch": "switch", "verify": "verify",
     "drain": "drain the old release", "prune": "prune",
 }  # fmt: skip
@@ -52,6 +52,15 @@ class Printer:
         """Pass the build's output on when it was asked for."""
         if self._verbose and line:
             self._console.say(f"      {line}", "dim")
+
+    def backup(self, server: str, event: Mapping[str, Any]) -> None:
+        """Tell what the backup says while it runs."""
+        if event["event"] == "bytes" and event["total"]:
+            self.bytes(server, event["done"], max(event["total"], event["done"]))
+        elif event["event"] == "warn":
+            self.note(f"{server}: {event['text']}")
+        elif "text" in event:
+            self.step(server, event["text"])
 
     def bytes(self, server: str, done: int, total: int) -> None:
         """Move the server's progress bar."""
@@ -115,6 +124,8 @@ def summary(console: Console, done: Summary) -> None:
                     f"p50 {seen.p50 * 1000:.1f} ms, p99 {seen.p99 * 1000:.1f} ms", style)  # fmt: skip
         for reason, count in seen.reasons.items():
             console.say(f"      {count} × {reason}", "red")
+    if done.backup:
+        console.say(f"  the data from before is backup {done.backup}")
     console.say(f"{done.release} serves at {done.url} after {done.seconds:.1f} s", "bold green")
 
 

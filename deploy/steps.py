@@ -114,6 +114,25 @@ class Ship(_NothingToUndo):
 
 
 @dataclass(frozen=True)
+class Backup(_NothingToUndo):
+    """Save the app's data, decoded in full before it counts; the backup stays whatever comes after."""
+
+    id: str
+    release: str
+    first: bool
+    why: str = "what a migration does to the data no rollback takes back"
+
+    @property
+    def title(self) -> str:
+        """Name the backup."""
+        return f"back up the data as {self.id}"
+
+    def apply(self, server: Server) -> None:
+        """Take it."""
+        server.back_up(self.id, self.release, first=self.first)
+
+
+@dataclass(frozen=True)
 class Migrate:
     """Run the migrations in a one-off container of the new image with the new environment."""
 

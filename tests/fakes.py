@@ -12,11 +12,11 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from deploy import observe
+from deploy import data, observe
 from deploy.apply import Run
 from deploy.model import (
     EDGE,
@@ -158,6 +158,8 @@ class Machine:
     workers_stay: bool = False
     hangs: bool = False
     nginx_is_slow: bool = False
+    data: dict[str, Any] | None = None
+    backups: dict[str, str] = field(default_factory=dict)
 
     @property
     def live(self) -> str | None:
@@ -323,7 +325,19 @@ class FakeServer:
             "edge_answers": machine.edge == "running" and not machine.nginx_is_slow,
             "disk": {"free": machine.disk_free, "total": 100 * 1024**3},
         }
-        return observe.parse(self.name, app, {"skew": machine.skew, "engine": {"Version": "26", "ApiVersion": machine.api}}, seen)
+        hello = {"skew": machine.skew, "engine": {"Version": "26", "ApiVersion": machine.api}}
+        return replace(observe.parse(self.name, app, hello, seen), data=data.parse(machine.data) if machine.data else None)
+
+    @_call
+    def back_up(self, id: str, release: str, *, first: bool) -> None:
+        assert self.machine.data is not None
+        missing = [name for name, one in self.machine.data["sources"].items() if not one.get("present")]
+        if missing and not first:
+            raise Failed(f"{', '.join(missing)} cannot be saved", where=self.name)
+        self._effect(f"backup {id}")
+        self.machine.backups[id] = release
+        schemas = {name: one.get("schema", "") for name, one in self.machine.data["sources"].items()}
+        self.machine.data["backups"][id] = {"taken": self.machine.data["time"], "good": True, "schemas": schemas}
 
     @_call
     def cancel(self) -> None:
@@ -563,12 +577,12 @@ def environment(*hosts: str, domains: tuple[str, ...] = (DOMAIN,), **app: Any) -
 
 
 def intent(version: str, now: datetime, *, content: str | None = None, config: str = "config-1", values: Mapping[str, str] | None = None,
-           force: bool = False, pull: bool = False, size: int = 0, extra: str = "", pem: Pem | None = None) -> Intent:  # fmt: skip
+           force: bool = False, skip_backup: bool = False, pull: bool = False, size: int = 0, extra: str = "", pem: Pem | None = None) -> Intent:  # fmt: skip
     """Return what is wanted: a version, built from content that its name implies."""
     image = ImageRef(f"tidegate/blog:{version}", version, "" if pull else content or f"content-of-{version}", size, pull)
     known = dict(values or {})
     return Intent(image=image, environment=known, config_hash=config, environment_hash=json.dumps(known), edge_extra=extra, pem=pem,
-                  nonce=f"{now:%y%m%d%H}", now=now, by="ann@desk", force=force)  # fmt: skip
+                  nonce=f"{now:%y%m%d%H}", now=now, by="ann@desk", force=force, skip_backup=skip_backup)  # fmt: skip
 
 
 def look(servers: Mapping[str, FakeServer]) -> tuple[HostState, ...]:

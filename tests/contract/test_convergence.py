@@ -39,6 +39,15 @@ ENV = environment(**APP)
 PAIR = environment("one", "two", **APP)
 
 
+def with_data(*names: str) -> World:
+    """Return a world whose apps have a database that every deploy backs up."""
+    world = World(*names)
+    for machine in world.machines.values():
+        posts = {"present": True, "schema": "one", "journal": "wal"}
+        machine.data = {"sources": {"posts": posts}, "backups": {}, "restoring": False, "time": "2026-01-01T00:00:00Z"}
+    return world
+
+
 def served_throughout(machine: Machine) -> bool:
     """Tell whether users were answered at every moment of a command if they were when it began."""
     return machine.users_saw[0] is None or None not in machine.users_saw
@@ -92,6 +101,9 @@ def assert_converges(world: World, version: str) -> None:
         assert serving is not None
         assert serving.partition(".")[0] == version
         assert machine.running() == {serving}
+        named = states(world)[list(world.machines).index(machine.name)].release(serving)
+        assert named is not None
+        assert named.backup in machine.backups, "what serves names a backup that was never taken"
     assert done.unchanged or [state.unfinished for state in states(world) if state.unfinished] == []
     env = PAIR if len(world.machines) > 1 else ENV
     again = plan_deploy(env, intent(version, world.now()), states(world))
@@ -152,7 +164,7 @@ def leave_a_migration(machine: Machine, n: int) -> None:
 
 def plan_draft(id: str) -> ProcessSpec:
     """Return a one-off container of a release."""
-    world = World("x")
+    world = with_data("x")
     deploy(world, ENV, id)
     web = world.only.boxes[f"blog_web_{id}"].spec
     return ProcessSpec(**{**vars(web), "name": f"blog_migrate_{id}", "process": "migrate", "address": None,
@@ -191,7 +203,7 @@ def happen(world: World, what: str, which: object, when: int) -> None:
 def test_after_any_history_of_kills_and_failures_a_deploy_converges_and_users_never_notice(
     history: list[tuple[str, str, int]],
 ) -> None:
-    world = World("one")
+    world = with_data("one")
     checked_deploy(world, "first")
     for event in history:
         happen(world, *event)
@@ -202,7 +214,7 @@ def test_after_any_history_of_kills_and_failures_a_deploy_converges_and_users_ne
 @settings(max_examples=150, deadline=None)
 @given(history=st.lists(st.one_of(_KILLS, _ACCIDENTS), max_size=7), version=st.sampled_from(["a", "last"]))
 def test_after_any_accident_as_well_a_deploy_converges(history: list[tuple[str, object, int]], version: str) -> None:
-    world = World("one")
+    world = with_data("one")
     for event in history:
         happen(world, *event)
     assert_converges(world, version)
@@ -210,7 +222,7 @@ def test_after_any_accident_as_well_a_deploy_converges(history: list[tuple[str, 
 
 def test_what_answers_is_left_alone_although_its_manifest_is_lost_and_nginx_was_about_to_switch() -> None:
     for tick in range(ticks_of_a_deploy("one")):
-        world = World("one")
+        world = with_data("one")
         happen(world, "deploy", "a", 0)
         happen(world, "meddle", MEDDLE.index(lose_a_manifest), 0)
         happen(world, "killed", "b", tick)
@@ -220,7 +232,7 @@ def test_what_answers_is_left_alone_although_its_manifest_is_lost_and_nginx_was_
 @settings(max_examples=60, deadline=None)
 @given(history=st.lists(_KILLS, max_size=4))
 def test_two_servers_converge_too(history: list[tuple[str, str, int]]) -> None:
-    world = World("one", "two")
+    world = with_data("one", "two")
     checked_deploy(world, "first")
     for event in history:
         happen(world, *event)
@@ -229,7 +241,7 @@ def test_two_servers_converge_too(history: list[tuple[str, str, int]]) -> None:
 
 def ticks_of_a_deploy(*names: str) -> int:
     """Return how many ticks the second deploy has."""
-    world = World(*names)
+    world = with_data(*names)
     env = PAIR if len(names) > 1 else ENV
     deploy(world, env, "v1")
     deploy(world, env, "v2")
@@ -239,7 +251,7 @@ def ticks_of_a_deploy(*names: str) -> int:
 @pytest.mark.parametrize("again", ["v2", "v3"])
 def test_killed_at_any_tick_the_same_or_another_version_converges(again: str) -> None:
     for tick in range(ticks_of_a_deploy("one")):
-        world = World("one")
+        world = with_data("one")
         deploy(world, ENV, "v1")
         with pytest.raises(Killed):
             deploy(world, ENV, "v2", fault=killed_at(tick))
@@ -251,7 +263,7 @@ def test_killed_at_any_tick_the_same_or_another_version_converges(again: str) ->
 def test_a_failure_at_any_tick_leaves_the_old_release_answering_and_nothing_else_behind() -> None:
     outcomes = set()
     for tick in range(ticks_of_a_deploy("one")):
-        world = World("one")
+        world = with_data("one")
         deploy(world, ENV, "v1")
         machine = world.only
         boxes, manifests, files = set(machine.boxes), dict(machine.manifests), dict(machine.edge_files)
@@ -272,7 +284,7 @@ def test_a_failure_at_any_tick_leaves_the_old_release_answering_and_nothing_else
 
 def test_a_failure_on_one_of_two_servers_leaves_the_old_release_on_both() -> None:
     for tick in range(0, ticks_of_a_deploy("one", "two"), 3):
-        world = World("one", "two")
+        world = with_data("one", "two")
         deploy(world, PAIR, "v1")
         try:
             deploy(world, PAIR, "v2", fault=fails_at(tick))
@@ -286,7 +298,7 @@ def test_a_failure_on_one_of_two_servers_leaves_the_old_release_on_both() -> Non
 
 def test_a_connection_lost_at_any_tick_needs_a_person_only_once_the_switch_began() -> None:
     for tick in range(ticks_of_a_deploy("one")):
-        world = World("one")
+        world = with_data("one")
         deploy(world, ENV, "v1")
         outcome: TidegateError | None = None
         try:
@@ -311,12 +323,12 @@ def test_a_connection_lost_at_any_tick_needs_a_person_only_once_the_switch_began
 
 
 def test_killed_at_any_tick_of_a_rollback_the_next_deploy_or_rollback_goes_on() -> None:
-    world = World("one")
+    world = with_data("one")
     for version in ("v1", "v2"):
         deploy(world, ENV, version)
     rollback(world, ENV)
     for tick in range(len(world.ticks)):
-        world = World("one")
+        world = with_data("one")
         for version in ("v1", "v2"):
             deploy(world, ENV, version)
         with pytest.raises(Killed):
@@ -329,7 +341,7 @@ def test_killed_at_any_tick_of_a_rollback_the_next_deploy_or_rollback_goes_on() 
 
 
 def test_a_refusal_changes_nothing() -> None:
-    world = World("one")
+    world = with_data("one")
     deploy(world, ENV, "v1")
     world.only.disk_free = 0
     before = (set(world.only.boxes), list(world.only.journal))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.bootstrap import _ALWAYS, _FACTS, look, parse, plan, survey
+from deploy.bootstrap import _ALWAYS, _FACTS, look, packages, parse, plan, survey
+from ops.config import App, Backup, BackupSource, Environment, HostAddress, Offsite
 from ops.errors import Refused
 from ops.host import Host
 from ops.shell import sh
@@ -81,6 +82,17 @@ def test_a_sudo_that_asks_for_a_password_is_refused_with_its_words_and_the_way_o
             survey(server.environment, server.address)
         assert caught.value.why == "sudo: a password is required"
         assert "deploy ALL=(ALL) NOPASSWD" in caught.value.fix
+
+
+def test_a_server_gets_what_its_backups_need_and_no_more() -> None:
+    source = BackupSource(kind="sqlite", path="/srv/blog.db")
+    plain = Backup(sources={"blog": source})
+    full = Backup(sources={"blog": source}, compression="xz", recipients=("age1" + "q" * 58,),
+                  offsite=Offsite(repository="r", password="P"))  # fmt: skip
+    for backup, wanted in ((None, []), (plain, []), (full, ["install age, restic, xz-utils"])):
+        app = App(name="blog", port=3000, backup=backup)
+        env = Environment(name="test", app=app, hosts=(HostAddress(address="h"),), domains=("a.example",))
+        assert [one.what for one in plan(READY, packages(env))] == wanted
 
 
 def test_a_server_without_sudo_is_told_from_one_that_asks_for_a_password(tmp_path: Path) -> None:
