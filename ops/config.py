@@ -1,5 +1,6 @@
 """The configuration: `load` reads ops.toml into a `Project`, whose environments say where the app runs and how."""
 
+from ops.config_backup import Backup, BackupSource, Keep, Keeping, Offsite
 from ops.config_load import DEFAULT_ENVIRONMENT, Project, load
 from ops.config_models import (
     App,
@@ -13,6 +14,7 @@ from ops.config_models import (
     Prober,
     Process,
     SecretSource,
+    Services,
     Tls,
 )
 from ops.config_problems import ConfigProblems, Problem
@@ -20,19 +22,25 @@ from ops.config_problems import ConfigProblems, Problem
 __all__ = [
     "DEFAULT_ENVIRONMENT",
     "App",
+    "Backup",
+    "BackupSource",
     "ConfigProblems",
     "Drain",
     "Edge",
     "Environment",
     "Health",
     "HostAddress",
+    "Keep",
+    "Keeping",
     "Migrate",
     "Notifications",
+    "Offsite",
     "Prober",
     "Problem",
     "Process",
     "Project",
     "SecretSource",
+    "Services",
     "Tls",
     "load",
 ]

@@ -50,7 +50,7 @@ def _walk(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[st
     elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
         for index, item in enumerate(value):
             yield from _walk(item, (*path, index))
-    elif value is not None or path[0] != "hosts":  # what a host leaves out is left to ssh
+    elif value is not None or not {"hosts", "sources"} & set(path):  # what a host leaves out is left to ssh
         yield path, value
 
 

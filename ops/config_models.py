@@ -5,56 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ops import config_values as check
 from ops import durations
-
-MAX_DURATION = 86400.0
-
-Text = Annotated[str, AfterValidator(check.literal)]
-Variable = Annotated[str, AfterValidator(check.variable)]
-Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
-Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
-Flag = Annotated[bool, Field(strict=True)]
-Size = Annotated[str, BeforeValidator(durations.size)]
-Wait = Annotated[float, BeforeValidator(durations.seconds), Field(ge=0, le=MAX_DURATION)]
-Pause = Annotated[float, BeforeValidator(durations.seconds), Field(ge=0.005, le=MAX_DURATION)]
-CommandLine = Annotated[tuple[Text, ...], Field(min_length=1)]
-
-
-def _under_root(path: Path, info: ValidationInfo) -> Path:
-    """Make a path absolute: relative ones start at the folder of ops.toml, `~` is the home folder."""
-    context = info.context or {}
-    home = context.get("home", "~")
-    text = str(path)
-    full = Path(home + text[1:]).expanduser() if text == "~" or text.startswith("~/") else path
-    return Path(context["root"], full) if "root" in context else full
-
-
-def _file(path: Path, info: ValidationInfo) -> Path:
-    if info.context and not path.is_file():
-        raise ValueError(f"an existing file (looked for {path})")
-    return path
-
-
-AnyPath = Annotated[Path, BeforeValidator(check.file_path), AfterValidator(_under_root)]
-File = Annotated[AnyPath, AfterValidator(_file)]
-
-
-class Model(BaseModel):
-    """Frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+from ops.config_backup import Backup
+from ops.config_types import (
+    AnyPath,
+    CommandLine,
+    Count,
+    File,
+    Flag,
+    Model,
+    Pause,
+    Port,
+    Size,
+    Text,
+    Variable,
+    Wait,
+    distinct,
+    existing_file,
+)
 
 
 class Health(Model):
@@ -97,6 +68,14 @@ class Process(Model):
     steady: Wait = 1.0
 
 
+class Services(Model):
+    """Databases and caches beside the app: a Compose file, and the names of secrets that are variables in it."""
+
+    compose: File
+    secrets: tuple[Variable, ...] = ()
+    timeout: Pause = 120.0
+
+
 class Edge(Model):
     """What nginx does for the app."""
 
@@ -133,6 +112,8 @@ class App(Model):
     processes: dict[Annotated[str, AfterValidator(check.process_name)], Process] = {}
     edge: Edge = Edge()
     prober: Prober = Prober()
+    services: Services | None = None
+    backup: Backup | None = None
 
     @field_validator("context", "dockerfile")
     @classmethod
@@ -140,7 +121,7 @@ class App(Model):
         built = info.context and info.data.get("image", "wrong") is None
         if built and info.field_name == "context" and not value.is_dir():
             raise ValueError(f"an existing folder (looked for {value})")
-        return _file(value, info) if built and info.field_name == "dockerfile" else value
+        return existing_file(value, info) if built and info.field_name == "dockerfile" else value
 
     @field_validator("secrets")
     @classmethod
@@ -148,12 +129,20 @@ class App(Model):
         both = sorted(set(value) & set(info.data.get("environment", {})))
         if both:
             raise ValueError(f"names that are not in environment as well ({', '.join(both)})")
-        return _distinct(value)
+        return distinct(value)
 
     @field_validator("volumes")
     @classmethod
     def _one_volume_a_path(cls, value: dict[str, str]) -> dict[str, str]:
-        _distinct(tuple(value.values()))
+        distinct(tuple(value.values()))
+        return value
+
+    @field_validator("backup", mode="before")
+    @classmethod
+    def _tell_volumes(cls, value: object, info: ValidationInfo) -> object:
+        """Let the sources of backups know which volumes there are."""
+        if info.context is not None:
+            info.context["volumes"] = info.data.get("volumes")
         return value
 
     @field_validator("memory")
@@ -226,23 +215,18 @@ class Environment(Model):
     @field_validator("hosts")
     @classmethod
     def _each_server_once(cls, value: tuple[HostAddress, ...]) -> tuple[HostAddress, ...]:
-        _distinct(tuple(f"{host.address.lower()} port {host.port or 22}" for host in value))
+        distinct(tuple(f"{host.address.lower()} port {host.port or 22}" for host in value))
         return value
 
     @field_validator("domains")
     @classmethod
     def _each_domain_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _distinct(value)
+        return distinct(value)
 
     @property
     def secret_names(self) -> tuple[str, ...]:
         """Every secret that this environment uses, each once."""
         key = (self.tls.key,) if self.tls else ()
-        return tuple(dict.fromkeys((*self.app.secrets, *key, *self.notifications.urls)))
-
-
-def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise ValueError(f"each one once (twice: {', '.join(twice)})")
-    return values
+        services = self.app.services.secrets if self.app.services else ()
+        backup = self.app.backup.secret_names if self.app.backup else ()
+        return tuple(dict.fromkeys((*self.app.secrets, *key, *self.notifications.urls, *services, *backup)))

@@ -104,9 +104,14 @@ def _problem(error: ErrorDetails, model: type[BaseModel], place: Place, above: P
     if error["type"] == "extra_forbidden":
         known = unknown_key(_known(model, loc[:-1]), str(loc[-1]))
         return Problem(file, key_path(path), known, f"the unknown key {shown(str(loc[-1]))}")
+    return Problem(file, key_path(path), _expected(error), _found(error, above + loc, wrong_key=wrong_key))
+
+
+def _found(error: ErrorDetails, path: Path, *, wrong_key: bool) -> str:
+    if error["input"] is None:  # TOML has no such value: nothing was written
+        return ""
     found = f"the key {shown(str(error['input']))}" if wrong_key else shown(error["input"])
-    found = "a value that is not shown" if _hidden(above + loc) else found
-    return Problem(file, key_path(path), _expected(error), found)
+    return "a value that is not shown" if _hidden(path) else found
 
 
 def _follows(error: ErrorDetails, errors: list[ErrorDetails]) -> bool:
@@ -126,7 +131,8 @@ def _expected(error: ErrorDetails) -> str:
 
 def _hidden(path: Path) -> bool:
     """Whether a secret may stand here by mistake, where its name belongs."""
-    return "secrets" in path or "urls" in path or path[-2:] == ("tls", "key")
+    in_backup = "backup" in path and {"password", "ping", "identity", "recipients", "offsite"} & set(path)
+    return "secrets" in path or "urls" in path or path[-2:] == ("tls", "key") or bool(in_backup)
 
 
 def _known(model: type[BaseModel], path: Path) -> Iterable[str]:

@@ -21,6 +21,7 @@ _IMAGE = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?/)?"
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
 )
+_RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}|ssh-ed25519 AAAA[A-Za-z0-9+/]{60,80}={0,2}(?: [!-~]+)?")
 
 _TAKEN_APPS = {"edge", "sites", "tidegate"}  # folders in /srv/tidegate and containers named tidegate-…
 _TAKEN_PROCESSES = {"web", "migrate"}
@@ -76,6 +77,36 @@ def mount_path(value: str) -> str:
     if not value.startswith("/") or not plain or {"", ".", ".."} & set(parts):
         raise ValueError(expected)
     return "/" + "/".join(parts)
+
+
+def container(value: str) -> str:
+    """Check a container's name."""
+    return _matching(re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"), value, "a container's name, as docker ps shows it")
+
+
+def place_in_volume(value: str) -> str:
+    """Check a file or folder inside a volume: relative, without a way out of it."""
+    plain = value.strip("/")
+    if not value.isprintable() or value.startswith("/") or {"", ".", ".."} & set(plain.split("/")):
+        raise ValueError('a path inside the volume, without a leading "/" and without "..", such as "blog.db"')
+    return plain
+
+
+def place_on_server(value: str) -> str:
+    """Check a file or folder of a server."""
+    if not value.isprintable() or not value.startswith("/") or {"", ".", ".."} & set(value.strip("/").split("/")):
+        raise ValueError('an absolute path of the server without "..", since no volume is named, such as "/srv/shop/shop.db"')
+    return "/" + value.strip("/")
+
+
+def recipient(value: str) -> str:
+    """Check a public key that backups are encrypted to."""
+    return _matching(_RECIPIENT, value, 'a public key: "age1…" as age-keygen -y prints it, or "ssh-ed25519 AAAA…"')
+
+
+def time_of_day(value: str) -> str:
+    """Check a time of day."""
+    return _matching(re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]"), value, 'a time of day in UTC such as "03:00"')
 
 
 def file_path(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Durations ("100ms", "30s", "10m", "1h") and sizes ("512m") as people write them."""
+"""Durations ("100ms", "30s", "10m", "1h", "7d") and sizes ("512m") as people write them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _SIZE = re.compile(r"([0-9]{1,15})([bkmg]?)", re.IGNORECASE)
 _FACTORS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 A_DURATION = 'a duration such as "500ms", "30s", "10m" or "1h"'
+A_PERIOD = 'a period such as "12h", "7d" or "365d"'
 A_SIZE = 'a size such as "512k", "64m" or "2g"'
 
 
@@ -22,6 +23,14 @@ def seconds(value: object) -> float:
     if match is None:
         raise ValueError(A_DURATION)
     return _finite(round(float(match[1]) * _UNITS[match[2]], 6))
+
+
+def period(value: object) -> float:
+    """Return a period of hours or days in seconds; "0" is none. Raises ValueError saying what was expected."""
+    try:
+        return 0.0 if value == "0" else seconds(value)
+    except ValueError:
+        raise ValueError(A_PERIOD) from None
 
 
 def size(value: object) -> str:
@@ -42,7 +51,7 @@ def size_bytes(text: str) -> int:
 def duration_text(value: float) -> str:
     """Return seconds as people write them: the largest unit that divides them evenly."""
     milliseconds = round(value * 1000)
-    for unit in ("h", "m", "s"):
+    for unit in ("d", "h", "m", "s"):
         whole, rest = divmod(milliseconds, round(_UNITS[unit] * 1000))
         if whole and not rest:
             return f"{whole}{unit}"

@@ -7,6 +7,7 @@ TidegateError
 │   └── Unreachable  3  a server cannot be reached or trusted
 ├── Locked           4  another deploy holds the lock
 ├── NeedsPerson      5  the undo did not complete; says exactly what is where
+├── Partial          6  some sources of a backup were saved and some were not
 └── Defect          70  a mistake in Tidegate itself, not while anything was being changed
 """
 
@@ -65,6 +66,12 @@ class NeedsPerson(TidegateError):
     """The undo could not complete; the message says what is where."""
 
     exit_code = 5
+
+
+class Partial(TidegateError):
+    """Part of the work is done, and the rest is not; the message says which."""
+
+    exit_code = 6
 
 
 class Defect(TidegateError):

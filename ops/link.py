@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import queue
 import re
 import shutil
 import subprocess
@@ -14,8 +15,8 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from ops.shell import sh
 ENGINE_SOCKET = "/var/run/docker.sock"
 HEARTBEAT = 5.0
 FIRST_WORDS, LAST_WORDS = 60.0, 10.0
-_MODULES = ("files", "engine", "waits", "facts", "load", "main")
+_MODULES = ("files", "engine", "waits", "facts", "load", "program", "main")
 _LOADER = "import sys,zlib;b=sys.stdin.buffer.raw;n=int(sys.argv[1]);d=b''\nwhile len(d)<n:d+=b.read(n-len(d))or sys.exit(1)\nexec(zlib.decompress(d))"
 _UNPACK = """
 import sys, types
@@ -48,6 +49,14 @@ class AgentError(TidegateError):
     def __init__(self, what: str, *, where: str, kind: str) -> None:
         super().__init__(what, where=where)
         self.kind = kind
+
+
+class _Answer(Future[Any]):
+    """What an operation ends with, after the lines that its program prints; None is the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.printed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
 
 @cache
@@ -99,7 +108,7 @@ class Link:
         self.environment = environment.name
         self.calls = 0
         self._folder = Path(tempfile.mkdtemp(prefix="tidegate-"))
-        self._waiting: dict[int, Future[Any]] = {0: Future()}
+        self._waiting: dict[int, _Answer] = {0: _Answer()}
         self._numbers = itertools.count(1)
         self._first = self._waiting[0]
         self._guard = threading.Lock()
@@ -171,8 +180,32 @@ class Link:
         """Send an operation without waiting; operations are carried out in the order they were sent."""
         return self._submit(op, arguments)
 
-    def _submit(self, op: str, arguments: dict[str, Any], **how: str) -> Future[Any]:
-        future: Future[Any] = Future()
+    def program(self, argv: Sequence[str], *, stdin: str = "", on_event: Callable[[dict[str, Any]], None]) -> tuple[int, str]:
+        """Run a program on the server as root; returns its exit code and the end of what it said on standard error.
+
+        Each line it prints is an event: a JSON object, or text. `stdin` is the first line of its standard input, which
+        ends when we are gone. Whatever interrupts us here cancels the program and waits for its end.
+        """
+        answer = self._submit("program", {"argv": list(argv), "stdin": stdin})
+        answer.add_done_callback(lambda _: answer.printed.put(None))
+        try:
+            while (line := answer.printed.get()) is not None:
+                on_event(_event(line))
+        except BaseException:
+            self.cancel()
+            wait([answer])
+            raise
+        return answer.result()["code"], answer.result()["said"]
+
+    def cancel(self) -> None:
+        """End waits and programs on the server; nothing where the connection is lost, which does the same."""
+        try:
+            self.send("cancel")
+        except Unreachable:
+            pass  # the agent is gone, or goes
+
+    def _submit(self, op: str, arguments: dict[str, Any], **how: str) -> _Answer:
+        future = _Answer()
         with self._guard:
             if self._closed.is_set():
                 raise self._lost()
@@ -209,6 +242,8 @@ class Link:
                 answer, future = self._match(line)
                 if future is None:  # a line that the server's shell printed at login
                     self._complaints.append(line.decode("utf-8", "replace").strip())
+                elif "line" in answer:
+                    future.printed.put(answer["line"])
                 elif "error" in answer:
                     future.set_exception(self._error(answer))
                 else:
@@ -216,13 +251,15 @@ class Link:
         finally:
             self._fail_all()
 
-    def _match(self, line: bytes) -> tuple[dict[str, Any], Future[Any] | None]:
+    def _match(self, line: bytes) -> tuple[dict[str, Any], _Answer | None]:
         try:
             answer = json.loads(line)
         except ValueError:
             return {}, None
-        known = isinstance(answer, dict) and isinstance(answer.get("id"), int) and ("result" in answer or "error" in answer)
+        known = isinstance(answer, dict) and isinstance(answer.get("id"), int) and {"result", "error", "line"} & answer.keys()
         with self._guard:
+            if known and "line" in answer:
+                return answer, self._waiting.get(answer["id"])
             return (answer, self._waiting.pop(answer["id"], None)) if known else ({}, None)
 
     @staticmethod
@@ -267,6 +304,14 @@ class Link:
 
     def _lost(self) -> Unreachable:
         return explain(self.name, self.environment, [line for line in self._complaints if line])
+
+
+def _event(line: str) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    return event if isinstance(event, dict) else {"event": "text", "text": line}
 
 
 def holder(note: str) -> str:

@@ -68,6 +68,20 @@ class Engine:
         words = self._send("POST", f"/exec/{id}/start", timeout, {"Detach": False, "Tty": True})[1]
         return self.call("GET", f"/exec/{id}/json")["ExitCode"], words.decode("utf-8", "replace").strip()[-400:]
 
+    def stream(self, path: str, body: Any) -> http.client.HTTPResponse:
+        """Post and return the answer for the caller to read as it comes, however long that takes, and to close."""
+        connection = _UnixConnection(self._path, 60.0)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", "Connection": "close"})
+            connection.sock.settimeout(None)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise EngineError(f"the engine at {self._path} does not answer: {error!r}") from error
+        if answer.status >= 400:
+            self._decoded("POST", path, (answer.status, answer.read()))
+        return answer
+
     def logs(self, container: str, lines: int) -> str:
         """Return the last lines that a container wrote."""
         path = f"/containers/{quote(container)}/logs?stdout=1&stderr=1&tail={lines}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from typing import Any
@@ -77,6 +78,15 @@ def read(path: str, tail: int = 0) -> str | None:
             if tail:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - tail))
             return file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+
+
+def digest(path: str) -> str | None:
+    """Return a file's SHA-256, or None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
     except FileNotFoundError:
         return None
 

@@ -1,7 +1,8 @@
 """The agent's loop: requests as JSON lines on standard input, answers as JSON lines on standard output.
 
-Requests are carried out one after the other in their order; `ping` and `cancel` are answered at once. It ends when
-its input ends or when nothing was heard for `SILENCE` seconds, and the kernel frees the lock it holds.
+Requests are carried out one after the other in their order; `ping` and `cancel` are answered at once. What a program
+prints comes before the answer, each line an object with the request's id. The agent ends when its input ends or when
+nothing was heard for `SILENCE` seconds; the kernel frees the lock it holds and ends the program's input.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from ops.agent import facts, files, waits
 from ops.agent.engine import Engine, EngineError
 from ops.agent.load import Load
+from ops.agent.program import Program
 
 SILENCE = 60.0
 LAST_WORDS = 10.0
@@ -30,9 +32,12 @@ PROBE_PATIENCE = 5.0
 class Agent:
     """Everything a command can ask of a server, by the name of the method."""
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, tell: Callable[..., None]) -> None:
         self._engine = Engine(socket_path)
+        self._tell = tell
+        self._request = 0
         self._cancel = threading.Event()
+        self._program = Program(self._cancel)
         self._failure = ""
         self._prober: Load | None = None
         self._locks: list[int] = []
@@ -56,6 +61,8 @@ class Agent:
             "execute": lambda **wanted: self._engine.execute(**wanted),
             "logs": lambda **wanted: self._engine.logs(**wanted),
             "run": self._run,
+            "program": self._run_program,
+            "digest": files.digest,
             "healthy": lambda **wanted: waits.healthy(self._engine, cancel=self._cancel, **wanted),
             "switch": lambda **wanted: waits.switch(self._engine, **wanted),
             "workers_gone": lambda **wanted: waits.workers_gone(self._engine, cancel=self._cancel, **wanted),
@@ -68,6 +75,7 @@ class Agent:
         """Carry out a request; after a failed one that nobody waits for, none but `resume` is carried out any more."""
         if self._failure and request["op"] != "resume":
             raise AfterFailure(self._failure)
+        self._request = request["id"]
         try:
             return self.operations[request["op"]](**request["with"])
         except Exception as error:
@@ -80,8 +88,9 @@ class Agent:
         self._cancel.clear()
 
     def cancel(self) -> None:
-        """Let every wait end at its next look."""
+        """Let every wait end at its next look, and a program at once."""
         self._cancel.set()
+        self._program.let_go()
 
     def hello(self) -> dict[str, Any]:
         """Return the engine's version and the clock, or why the engine does not answer."""
@@ -112,6 +121,10 @@ class Agent:
             if "code" not in found:
                 self._engine.sequence(stop)
             self._engine.sequence(end)
+
+    def _run_program(self, argv: list[str], stdin: str) -> dict[str, Any]:
+        """Run a program as root; every line it prints is told before the answer."""
+        return self._program.run(argv, stdin, lambda line: self._tell(id=self._request, line=line))
 
     def _state_of(self, container: str) -> str | None:
         try:
@@ -185,12 +198,14 @@ def _work(agent: Agent, requests: queue.Queue[dict[str, Any] | None], answer: Ca
 def main(socket_path: str) -> None:
     """Serve standard input until it ends."""
     os.umask(0o077)
-    agent, requests, guard = Agent(socket_path), queue.Queue[Any](), threading.Lock()
+    requests, guard = queue.Queue[Any](), threading.Lock()
 
     def answer(**fields: Any) -> None:
         with guard:
             sys.stdout.write(json.dumps(fields) + "\n")
             sys.stdout.flush()
+
+    agent = Agent(socket_path, answer)
 
     answer(id=0, result=agent.hello())
     worker = threading.Thread(target=_work, args=(agent, requests, answer), daemon=True)

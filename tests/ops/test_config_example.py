@@ -27,6 +27,12 @@ TABLES: dict[str, type[BaseModel]] = {
     "app.processes.worker": config.Process,
     "app.edge": config.Edge,
     "app.prober": config.Prober,
+    "app.services": config.Services,
+    "app.backup": config.Backup,
+    "app.backup.keep": config.Keeping,
+    "app.backup.keep.daily": config.Keep,
+    **{f"app.backup.sources.{name}": config.BackupSource for name in ("shop", "uploads", "main", "legacy")},
+    "app.backup.offsite": config.Offsite,
     "environments.production": Environment,
     "environments.production.tls": config.Tls,
     "environments.production.app": App,
@@ -41,7 +47,7 @@ TABLES: dict[str, type[BaseModel]] = {
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    for name in ("src/Dockerfile", "nginx/extra.conf", "tls/chain.pem"):
+    for name in ("src/Dockerfile", "nginx/extra.conf", "tls/chain.pem", "services.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "ops.toml").write_text(TEXT)
@@ -142,6 +148,15 @@ def test_the_bundled_ops_toml_loads() -> None:
     assert app.migrate
     assert app.migrate.on == "each"
     assert app.processes["worker"].command == ("python3", "-m", "blog", "worker")
+
+
+def test_the_bundled_configuration_for_postgresql_differs_in_its_database_only() -> None:
+    plain, other = load(ROOT / "ops.toml", {}).app, load(ROOT / "ops.postgres.toml", {}).app
+    changed = {"name", "environment", "secrets", "volumes", "migrate", "services"}
+    assert plain.model_dump(exclude=changed) == other.model_dump(exclude=changed)
+    assert other.services
+    assert other.services.compose == ROOT / "docker/services.yaml"
+    assert (other.secrets, other.services.secrets) == (("DATABASE_URL",), ("POSTGRES_PASSWORD",))
 
 
 def test_the_environments_in_the_comments_of_the_bundled_ops_toml_load(tmp_path: Path) -> None:

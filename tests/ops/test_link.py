@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,46 +15,16 @@ from typing import Any
 import pytest
 
 from ops import link as links
-from ops.config import App, Environment, HostAddress
+from ops.config import HostAddress
 from ops.errors import Locked, Refused, Unreachable
 from ops.link import ENGINE_SOCKET, AgentError, Link, explain, holder, packed_agent, require_engine, ssh_options
-
-HOST = HostAddress(address="server.invalid", user="deploy")
-SSH = """#!/bin/sh
-{before}
-while [ "$1" != "--" ]; do shift; done
-shift 2
-exec sh -c "$1"
-"""
-
-
-def environment(folder: Path, *hosts: HostAddress) -> Environment:
-    return Environment(
-        name="test",
-        app=App(name="blog", port=3000),
-        hosts=hosts or (HOST,),
-        domains=("a.example",),
-        known_hosts=folder / "known_hosts",
-    )
+from tests.local_ssh import HOST, environment, install_ssh, until
 
 
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Return what puts an `ssh` first on the PATH that does something before it runs the remote command."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    folders = tmp_path / "folders"
-    folders.mkdir()
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setattr(tempfile, "tempdir", str(folders))
-
-    def write(before: str = "") -> None:
-        program = programs / "ssh"
-        program.write_text(SSH.format(before=before))
-        program.chmod(0o755)
-
-    write()
-    return write
+    return install_ssh(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -71,12 +40,6 @@ def connect(ssh: Callable[[str], None], tmp_path: Path) -> Iterator[Callable[[],
     for link in opened:
         if link._folder.exists():
             link.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait until something holds; tell whether it did in time."""
-    tries = threading.Event()
-    return any(condition() or tries.wait(0.02) for _ in range(int(seconds / 0.02)))
 
 
 def lock(link: Link, path: Path, what: str = "a deploy") -> Any:
