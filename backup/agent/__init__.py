@@ -1,0 +1,1 @@
+"""What runs on a server, from `inv`, from a schedule and before a deploy: one program, standard library only."""
