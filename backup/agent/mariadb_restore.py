@@ -80,25 +80,24 @@ class MariaDbReplacement:
         for key in ("new", "old"):
             if key in there:
                 raise Refused(f"there is a database {self._names[key]} already", fix="inv backup.restore-undo, or drop it")
-        if "live" not in there:
-            self._mariadb.ask(create(self._names["live"], saved), "")
+        self._create(saved, there)
         try:
-            self._fill(saved)
+            with self._mariadb.toolbox() as box:
+                box.consume(client(self._names["new"]), lambda fd: saved.read(f"{self._mariadb.source.name}.sql", fd))
             self._only_tables()
         except BaseException:
             self.discard()
             raise
 
-    def _fill(self, saved: Saved) -> None:
+    def _create(self, saved: Saved, there: dict[str, set[str]]) -> None:
+        """Create the new database, and the live one where it is missing, having tried that the old one can be."""
+        wanted = [key for key in ("live", "new") if key not in there]
+        tried = f"{self._create_old()}DROP DATABASE {sql.name(self._names['old'])};\n"
         try:
-            self._mariadb.ask(
-                create(self._names["new"], saved) + self._create_old() + f"DROP DATABASE {sql.name(self._names['old'])};\n", ""
-            )
+            self._mariadb.ask(tried + "".join(create(self._names[key], saved) for key in wanted), "")
         except BackupError as error:
             fix = "let the source's user create and drop databases, or follow docs/restore-by-hand.md"
             raise Refused("the database cannot be replaced", error.why, fix) from error
-        with self._mariadb.toolbox() as box:
-            box.consume(client(self._names["new"]), lambda fd: saved.read(f"{self._mariadb.source.name}.sql", fd))
 
     def _only_tables(self) -> None:
         """Refuse what no RENAME TABLE moves into another database."""

@@ -13,7 +13,14 @@ OPTIONS = "options"
 FROM_OPTIONS = f"--defaults-file={INSIDE}/{OPTIONS}"
 # Through a container's own loopback there is nobody to be told from the server by its certificate.
 TRUSTED = "loose-ssl-verify-server-cert=0"
-CLIENT = ["--batch", "--raw", "--skip-column-names", "--unbuffered", "--default-character-set=utf8mb4"]
+CLIENT = [
+    "--batch",
+    "--raw",
+    "--skip-column-names",
+    "--unbuffered",
+    "--loose-skip-print-query-on-error",
+    "--default-character-set=utf8mb4",
+]
 
 
 def tool(name: str, arguments: Sequence[str]) -> list[str]:

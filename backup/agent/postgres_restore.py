@@ -80,7 +80,7 @@ def trial_server(postgres: Postgres, saved: Saved) -> Iterator[PostgresTrial]:
 
 def _roles(box: Toolbox, saved: Saved, name: str) -> None:
     """Create the roles; one that exists already is the bootstrap user, anything else that fails counts."""
-    command = ["sh", "-c", f"psql -XqAtw -v VERBOSITY=verbose -d template1 -o /dev/null 2>{INSIDE}/roles"]
+    command = ["sh", "-c", f"psql -XqAtw -v VERBOSITY=verbose -d template1 -o /dev/null 2>{INSIDE}/roles", "psql"]
     box.consume(command, lambda fd: saved.read(f"{name}.globals.sql", fd))
     said = (box.folder / "roles").read_text("utf-8", "replace")
     wrong = [line for line in said.splitlines() if (code := re.search(r":\s+([0-9A-Z]{5}): ", line)) and code[1] != THERE_ALREADY
@@ -137,6 +137,8 @@ class PostgresReplacement:
         if self.new in there:
             pairs = [("live", "old")] if self._names["live"] in there else []
             self._rename(*pairs, ("new", "live"))
+        elif self._names["live"] in there:
+            self._ask(sql.opened("live"))
         return f"database {self._names['old']}" if self._names["old"] in self._there() else "there was no database before"
 
     def swap_back(self) -> None:

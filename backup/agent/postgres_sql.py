@@ -67,7 +67,7 @@ CREATE = """SELECT 'CREATE DATABASE ' || quote_ident(:'new') || ' TEMPLATE templ
     || CASE datlocprovider WHEN 'i' THEN format(' LOCALE_PROVIDER icu ICU_LOCALE %L', locale)
        WHEN 'b' THEN format(' LOCALE_PROVIDER builtin BUILTIN_LOCALE %L', locale) ELSE ' LOCALE_PROVIDER libc' END
     || coalesce(' ICU_RULES ' || quote_literal(rules), '')
-    || format(' TABLESPACE %I CONNECTION LIMIT %s', spcname, datconnlimit)
+    || coalesce(' TABLESPACE ' || quote_ident(nullif(spcname, 'pg_default')), '') || format(' CONNECTION LIMIT %s', datconnlimit)
   FROM (SELECT d.*, t.spcname, coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale') AS locale,
       to_jsonb(d)->>'daticurules' AS rules
     FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE d.datname = :'live') d), '')

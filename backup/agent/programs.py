@@ -26,6 +26,11 @@ def asked(engine: Engine, method: str, path: str, body: Any = None, timeout: flo
         raise BackupError("the engine refused", str(error)) from error
 
 
+def called(argv: Sequence[str]) -> str:
+    """Return what a command is called in an error: the program, or what a shell's script is told to be."""
+    return argv[3] if argv[:2] == ["sh", "-c"] and len(argv) > 3 else argv[0]
+
+
 class Program:
     """A program under way; `ended` is called, in a thread, as soon as it is over."""
 
@@ -33,7 +38,7 @@ class Program:
         self, engine: Engine, container: str, argv: Sequence[str], *,
         name: str = "", environment: Mapping[str, str] | None = None, ended: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.name = name or argv[0]
+        self.name = name or called(argv)
         self.code: int | None = None
         self.over = False
         self._out, self._err, self._trouble = bytearray(), bytearray(), ""
@@ -149,4 +154,4 @@ class Place:
 
     def run(self, argv: Sequence[str], feed: str = "", seconds: float | None = None) -> str:
         """Run a program on a text and return what it wrote."""
-        return self.start(["sh", "-c", 'printf "%s" "$0" | "$@"', feed, *argv], argv[0]).finish(seconds)
+        return self.start(["sh", "-c", 'printf "%s" "$0" | "$@"', feed, *argv], called(argv)).finish(seconds)

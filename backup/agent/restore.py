@@ -6,8 +6,6 @@ for each phase.
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 import shlex
 import signal
@@ -17,13 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from backup.agent.begun import BESIDE, DONE, PAUSED, RESUMING, SWAPPING, Begun, stands
-from backup.agent.errors import BackupError, Busy, NeedsPerson, Refused
+from backup.agent.errors import BackupError, NeedsPerson, Refused
+from backup.agent.journal import Journal
 from backup.agent.model import Settings, Source, new_id, written
 from backup.agent.report import Report
+from backup.agent.room import require_room
 from backup.agent.run import Run, Wanted
 from backup.agent.source import Kinds, Replacement, Saved
 from backup.agent.store import Backup, Store
@@ -60,18 +59,19 @@ class Restore:
         self._report = report
         self._agent = agent
         self._writers = writers or Writers(settings, report)
+        self._journal = Journal(settings, store, report)
         self._path = settings.folder / "restore.json"
 
     def restore(self, wanted: Request) -> dict[str, Any]:
         """Restore a backup, or leave everything as it was. Raises BackupError; NeedsPerson when neither was possible."""
         began = time.monotonic()
-        with self._no_deploys(f"restore of {wanted.id}", wanted.by):
+        with self._journal.no_deploys(f"restore of {wanted.id}", wanted.by):
             self._refuse_unfinished()
             backup, sources = self._checked(wanted)
             safety = "" if wanted.skip_safety else self._safety(wanted, sources)
             tag = f"{datetime.now(UTC):%Y%m%d%H%M%S}_{secrets.token_hex(2)}"
             begun = Begun(wanted.id, tag, secrets.token_hex(6), wanted.by, written(datetime.now(UTC)), sources, safety=safety)
-            with self._recorded(begun, began, skip_safety=wanted.skip_safety):
+            with self._journal.recorded(begun, began, skip_safety=wanted.skip_safety):
                 seconds, begun = self._carry_out_or_undo(begun, backup, wanted.identity)
         rows = {item.source: sum(item.counts.values()) for item in backup.manifest.items}
         self._report.say(f"restored {wanted.id}" + (f"; the app answered 503 for {seconds:.1f} s" if seconds else ""))
@@ -83,14 +83,14 @@ class Restore:
     def undo(self) -> dict[str, Any]:
         """Finish what a restore that died has left: back, or forward where users may have the restored data already."""
         began = time.monotonic()
-        with self._no_deploys("restore-undo", ""):
+        with self._journal.no_deploys("restore-undo", ""):
             begun = Begun.read(self._path)
             if begun is None:
                 return {"id": None, "result": "nothing to undo"}
             self._report.say(f"a restore of {begun.id}, begun {begun.started}, is unfinished: {begun.phase}")
             self._settle_or_call()
             result = "done" if begun.phase == DONE else "undone"
-            self._end(begun, began, result, "it was finished by restore-undo")
+            self._journal.end(begun, began, result, "it was finished by restore-undo")
         return {"id": begun.id, "result": result, "safety": begun.safety or None,
                 "sources": {name: _kept(kept) for name, kept in begun.kept.items()} if result == "done" else {}}  # fmt: skip
 
@@ -112,23 +112,24 @@ class Restore:
             raise Refused(f"{wanted.id} has no {', '.join(missing)}", f"it has {known}")
         sources = tuple(source_of(self._settings, item) for item in items.values() if item)
         check_sums(backup, self._report, names)
-        for source in sources:
-            self._compare_schema(source, backup)
+        require_room(self._settings, [(one, self._looked_at(one, backup)) for one in sources])
         return backup, sources
 
-    def _compare_schema(self, source: Source, backup: Backup) -> None:
-        """Tell of a schema that has moved on since: the app may not run on the older one, and then it is all undone."""
+    def _looked_at(self, source: Source, backup: Backup) -> int:
+        """Tell of a schema that has moved on since (the app may not run on the older one); returns how much room it takes."""
         item = backup.manifest.item(source.name)
+        assert item is not None
         try:
             live = self._kinds.driver(self._settings, source).state()
         except BackupError as error:
             self._report.warn(f"{source.name} as it is cannot be looked at: {error}")
-            return
-        if item and live.present and item.schema != live.schema:
+            return item.bytes
+        if live.present and item.schema != live.schema:
             of = f" of release {backup.manifest.release}" if backup.manifest.release else ""
             self._report.warn(
                 f"{source.name}: its schema is now another than that{of} in {backup.id}; the app must run on that one"
             )
+        return max(live.bytes, item.bytes)
 
     def _safety(self, wanted: Request, sources: Sequence[Source]) -> str:
         """Save what is about to be replaced; sources that are not there yet have nothing to lose."""
@@ -245,57 +246,6 @@ class Restore:
             except (BackupError, EngineError, OSError) as error:
                 self._report.warn(f"{name}: the restored copy could not be removed: {error}")
 
-    @contextmanager
-    def _no_deploys(self, what: str, by: str) -> Iterator[None]:
-        """Hold the lock that deploys hold. Raises Busy."""
-        path = self._settings.folder / "lock"
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
-            descriptor = files.lock(str(path), {"what": what, "who": by or "the server", "since": since})
-        except files.Busy as busy:
-            raise Busy("a deploy is at work on this app", str(busy), "wait for it") from None
-        try:
-            _as_its_folder(path)
-            yield
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _recorded(self, begun: Begun, began: float, *, skip_safety: bool) -> Iterator[None]:
-        """Write beginning and end into the app's journal and into the history of its backups."""
-        self._journal("begin", begun, {"skip_safety": True} if skip_safety else {})
-        result, why = "undone", ""
-        try:
-            yield
-            result = "done"
-        except BaseException as error:
-            why = str(error) or type(error).__name__
-            if isinstance(error, NeedsPerson):
-                result = "needs a person"
-            raise
-        finally:
-            self._end(begun, began, result, why)
-
-    def _end(self, begun: Begun, began: float, result: str, why: str) -> None:
-        """Write down how it ended; that this fails must not hide how."""
-        seconds, ok = round(time.monotonic() - began, 3), result == "done"
-        try:
-            self._journal("end", begun, {"result": result, "seconds": seconds})
-            self._store.note({
-                "event": "restore", "id": begun.id, "started": begun.started, "finished": written(datetime.now(UTC)), "ok": ok,
-                "result": result, "error": "" if ok else why, "seconds": seconds, "safety": begun.safety, "by": begun.by,
-            })  # fmt: skip
-        except OSError as error:
-            self._report.warn(f"journal and history lack how this ended: {error}")
-
-    def _journal(self, event: str, begun: Begun, more: Mapping[str, Any]) -> None:
-        head = {"event": event, "operation": begun.operation, "kind": "restore", "release": f"backup {begun.id}", "version": "",
-                "by": begun.by}  # fmt: skip
-        path = self._settings.folder / "journal.jsonl"
-        stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
-        files.append(str(path), [json.dumps({"time": stamp, **head, **more})])
-        _as_its_folder(path)
-
 
 _SKIP = "mend it, or --skip-safety"
 
@@ -322,13 +272,6 @@ def _swap_back(made: Mapping[str, Replacement]) -> None:
             failed[name] = str(error)
     if failed:
         raise BackupError(f"{', '.join(failed)} could not be swapped back", "; ".join(failed.values()))
-
-
-def _as_its_folder(path: Path) -> None:
-    """Leave a file to the owner of its folder: deploys, which are not root, write it too."""
-    folder = path.parent.stat()
-    if os.geteuid() == 0 and path.stat().st_uid != folder.st_uid:
-        os.chown(path, folder.st_uid, folder.st_gid)
 
 
 @contextmanager

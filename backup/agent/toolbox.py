@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from backup.agent.errors import BackupError
 from backup.agent.model import Settings
-from backup.agent.programs import Place, Program, asked
+from backup.agent.programs import Place, Program, asked, called
 from ops.agent.engine import Engine, EngineError
 
 LABEL, FOLDER_LABEL = "dev.tidegate.backup", "dev.tidegate.backup.folder"
@@ -94,7 +94,7 @@ class Toolbox(Place):
         """
         with self._pipe() as (name, reader, writer):
             # Our writer keeps the pipe from ending before the program opens it, and ends it when the program is over.
-            program = self.start(["sh", "-c", 'exec "$@" >"$0"', f"{INSIDE}/{name}", *argv], argv[0], writer.close)
+            program = self.start(["sh", "-c", 'exec "$@" >"$0"', f"{INSIDE}/{name}", *argv], called(argv), writer.close)
             try:
                 begun(program)
                 received = receive(reader.fileno())
@@ -108,13 +108,13 @@ class Toolbox(Place):
         with self._pipe() as (name, reader, writer):
             # Our reader keeps the feeder from failing before the program opens the pipe, and from hanging once it is over.
             script = 'exec <"$0" && echo opened && "$@" && exec cat >/dev/null'
-            program = self.start(["sh", "-c", script, f"{INSIDE}/{name}", *argv], argv[0], reader.close)
+            program = self.start(["sh", "-c", script, f"{INSIDE}/{name}", *argv], called(argv), reader.close)
             try:
                 feed(writer.fileno())
             except BackupError as error:
                 raise program.failure() or error from error
             if not program.said("opened\n", OPENED) and not program.over:
-                raise BackupError(f"{argv[0]} did not start to read within {OPENED:.0f} seconds", program.err)
+                raise BackupError(f"{called(argv)} did not start to read within {OPENED:.0f} seconds", program.err)
             writer.close()
             program.finish()
 
@@ -132,7 +132,7 @@ class Toolbox(Place):
         """Run a program that takes commands, until the end of the block."""
         with self._pipe() as (name, reader, writer):
             script = 'exec <"$0" && echo opened && exec "$@"'
-            program = self.start(["sh", "-c", script, f"{INSIDE}/{name}", *argv], argv[0], reader.close)
+            program = self.start(["sh", "-c", script, f"{INSIDE}/{name}", *argv], called(argv), reader.close)
             talk = Talk(program, writer)
             talk.hear("opened")
             yield talk

@@ -16,9 +16,11 @@ from invoke import Context, Exit
 
 import tasks
 from backup import package
+from backup import tasks as backups
 from backup.client import Client
 from backup.hosts import Done, on_each
 from deploy.servers import _program
+from ops import menu
 from ops.console import Console
 from ops.errors import ConfigError, Failed, Locked, NeedsPerson, Partial, Refused
 from ops.secret import Secret
@@ -43,7 +45,7 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Servers:
         f'sources.posts = {{ kind = "sqlite", path = "{tmp_path}/blog.db" }}\n'
         f'[environments.test]\ndomain = "a.b"\nhosts = ["{ONE.address}"]\n'
     )
-    monkeypatch.setattr(tasks, "CONFIG", tmp_path / "ops.toml")
+    monkeypatch.setattr(menu, "CONFIG", tmp_path / "ops.toml")
     return made
 
 
@@ -58,7 +60,7 @@ def _signals_as_before() -> Any:
 def typed(task: str, **asked: Any) -> int:
     """Carry out a task and return its exit code."""
     try:
-        getattr(tasks, f"backup_{task}").body(Context(), env="test", **asked)
+        getattr(backups, f"backup_{task}").body(Context(), env="test", **asked)
     except Exit as end:
         print(end.message, file=sys.stderr)
         return int(end.code)
@@ -144,7 +146,7 @@ def test_a_missing_secret_ends_it_before_a_server_is_reached(servers: Servers, c
 
 
 def test_the_bootstrap_puts_program_and_settings_there_and_the_check_tells_its_version(servers: Servers) -> None:
-    tasks._install_backups(Console(), tasks._environment("test"))
+    tasks._install_backups(Console(), menu.environment_of("test"))
     assert (servers.app / "backup.json").exists()
     with servers.client() as client:
         there = client._link.call("digest", path=str(servers.program))

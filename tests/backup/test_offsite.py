@@ -43,8 +43,19 @@ def settings_of(folder: Path, repository: str | None = None, **changes: object) 
     return replace(known, **changes)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty repository: making one takes a second of computing."""
+    folder = tmp_path_factory.mktemp("template")
+    if shutil.which("restic"):
+        ask(settings_of(folder), "init")
+    return folder / "repository"
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, template: Path) -> Settings:
+    if template.exists():
+        shutil.copytree(template, tmp_path / "repository")
     return settings_of(tmp_path)
 
 

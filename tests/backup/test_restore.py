@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -272,3 +273,19 @@ def test_a_lost_operator_during_the_way_back_does_not_cut_it_short(world: World)
     with pytest.raises(Stopped):
         world.restore()
     assert world.live() == before
+
+
+def test_what_would_fill_the_disk_is_refused(world: World) -> None:
+    before = world.live()
+    world.settings = replace(world.settings, reserve=10**15)
+    with pytest.raises(Refused, match="MB are free where the restored data goes"):
+        world.restore()
+    assert world.live() == before
+    assert world.step.names == []
+
+
+def test_a_schema_that_moved_on_is_told(world: World) -> None:
+    manifest = world.store.get(ID).folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schema": "1"', '"schema": "0"'))
+    world.restore(sources=("posts",))
+    assert "posts: its schema is now another than that in" in world.said.getvalue()

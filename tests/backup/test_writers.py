@@ -87,7 +87,7 @@ def test_a_closed_app_answers_everything_with_a_503_that_says_when_to_try_again(
         wait_for(ports[7809])
         assert asked("http", status_host("blog"), ports[7809], "/") == ("200", "", "maintenance-1")
         for scheme, port in (("http", 80), *([("https", 443)] if file.pem else [])):
-            for words in (["/"], ["/posts", "--data-binary", f"@{tmp_path}/body"], ["/%00/../x"], ["/", "-X", "DELETE"]):
+            for words in (["/"], ["/posts", "--data-binary", f"@{tmp_path}/body"], ["/", "-X", "DELETE"]):
                 status, retry, body = asked(scheme, "www.blog.example.com", ports[port], *words)
                 assert (status, retry) == ("503", "5"), (scheme, words)
                 assert "try again" in body

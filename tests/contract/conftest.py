@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from backup.for_deploy import DeployBackups
 from deploy import image, observe, parts
 from deploy.docker_server import DockerServer
 from deploy.model import HealthSpec, HostState, ImageRef, ProcessSpec, Release
@@ -45,6 +46,11 @@ command = ["/usr/bin/python3", "-I", "-S", "/app/server.py", "worker"]
 steady = "300ms"
 [app.migrate]
 command = ["/usr/bin/python3", "-I", "-S", "/app/server.py", "migrate"]
+[app.backup]
+reserve = "1m"
+[app.backup.sources.files]
+kind = "directory"
+path = "/srv/tidegate/edge"
 """
 
 
@@ -111,6 +117,8 @@ class Subject:
 def fake_subject() -> Subject:
     """Return a subject in memory."""
     world = World("one")
+    files = {"present": True, "schema": "", "journal": ""}
+    world.only.data = {"sources": {"files": files}, "backups": {}, "restoring": False, "time": "2026-01-01T00:00:00Z"}
     app: dict[str, Any] = {"migrate": {"command": ["blog", "migrate"]}, "processes": {"worker": {"command": ["work"]}}}
     machine = world.only
 
@@ -144,7 +152,8 @@ class Real:
     def connect(self) -> Server:
         """Open another connection; the image is shipped over the first one."""
         session = Session(self.env, ships=False)
-        server = DockerServer(self.env, session.links[0], None, lambda done, total: None)
+        backups = DeployBackups(self.env, {}, lambda server, event: None)
+        server = DockerServer(self.env, session.links[0], None, lambda done, total: None, backups)
         self._open[id(server)] = session
         return server
 

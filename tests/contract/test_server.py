@@ -252,3 +252,15 @@ def test_a_wait_ends_when_cancelled_and_the_next_one_waits_again(subject: Subjec
         subject.server.machine.hangs = False
     subject.server.resume()
     subject.server.wait_healthy(subject.health(release), 20)
+
+
+def test_data_is_seen_and_a_backup_of_it_is_known_from_then_on(subject: Subject) -> None:
+    data = subject.state().data
+    assert data is not None
+    assert [(one.name, one.present, one.error) for one in data.sources] == [("files", True, "")]
+    id = f"20260101T000000Z-{len(data.backups):06x}"
+    subject.server.back_up(id, "r1", first=False)
+    data = subject.state().data
+    assert data is not None
+    assert data.moved_since(data.backups[id]) == ()
+    assert not data.restoring

@@ -152,7 +152,7 @@ def test_the_bundled_ops_toml_loads() -> None:
 
 def test_the_bundled_configuration_for_postgresql_differs_in_its_database_only() -> None:
     plain, other = load(ROOT / "ops.toml", {}).app, load(ROOT / "ops.postgres.toml", {}).app
-    changed = {"name", "environment", "secrets", "volumes", "migrate", "services"}
+    changed = {"name", "environment", "secrets", "volumes", "migrate", "services", "backup"}
     assert plain.model_dump(exclude=changed) == other.model_dump(exclude=changed)
     assert other.services
     assert other.services.compose == ROOT / "docker/services.yaml"
