@@ -21,6 +21,14 @@ COMPILE = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"
            "--no-emit-index-url", "--annotation-style=line", "--custom-compile-command=nox -s lock")  # fmt: skip
 # After Ctrl-C a deploy undoes itself and servers are removed, which nox would cut short after half a second.
 PATIENCE: dict[str, Any] = {"interrupt_timeout": 60.0, "terminate_timeout": 60.0}
+TOOLS = """
+from deploy.this_machine import need
+from ops.errors import TidegateError
+try:
+    need({"zstd": "zstd", "age": "age", "restic": "restic", "sshd": "openssh-server"}, print)
+except TidegateError as error:
+    print(f"tests that need them are skipped: {error}")
+"""
 ENGINE = """
 import sys
 from deploy.local_engine import ensure
@@ -65,8 +73,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests that need nothing but Python; arguments go to pytest."""
+    """Run the tests that need no engine; arguments go to pytest."""
     _install(session, "tests")
+    session.run("python", "-c", TOOLS)
     session.run("pytest", "-m", "not integration and not slow", *session.posargs)
 
 
@@ -76,6 +85,15 @@ def integration(session: nox.Session) -> None:
     _install(session, "tests")
     session.run("python", "-c", ENGINE)
     session.run("pytest", "-m", "integration and not slow", *session.posargs, **PATIENCE)
+
+
+@nox.session(default=False)
+def chaos(session: nox.Session) -> None:
+    """Run what takes long: more faults, on real servers and second stores; arguments go to pytest."""
+    _install(session, "tests")
+    session.run("python", "-c", TOOLS)
+    session.run("python", "-c", ENGINE)
+    session.run("pytest", "-m", "slow", *session.posargs, **PATIENCE)
 
 
 @nox.session

@@ -83,6 +83,16 @@ def _folder(env: Environment, to: str) -> Path:
     return Path(to).absolute() if to else env.project_root / ".tidegate" / "backups" / env.name
 
 
+def elsewhere(env: Environment, environ: Environ, printer: Printer) -> Done:
+    """List what is in the second store."""
+    return _ask(env, environ, printer, "elsewhere")
+
+
+def retrieve(env: Environment, environ: Environ, printer: Printer, id: str) -> Done:
+    """Bring a backup back from the second store to the servers that saved it there."""
+    return _ask(env, environ, printer, "retrieve", id)
+
+
 def undo_restore(env: Environment, environ: Environ, printer: Printer) -> Done:
     """Finish, on every server, a restore that died."""
     return _ask(env, environ, printer, "restore-undo")

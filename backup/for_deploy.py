@@ -10,6 +10,7 @@ from backup.client import Client
 from backup.hosts import settled
 from backup.settings import server_settings
 from ops.config import Environment
+from ops.errors import Failed, Partial
 from ops.link import Link
 from ops.secret import Secret
 from ops.who import who
@@ -33,9 +34,14 @@ class DeployBackups:
         return found
 
     def take(self, link: Link, id: str, release: str, *, first: bool) -> None:
-        """Take a backup before a release and decode it in full. Raises TidegateError, Partial when a source failed."""
+        """Take a backup before a release and decode it in full. Raises Failed when any source failed, which fails the deploy."""
         arguments = ["--types", "deploy", "--id", id, "--before", release, "--by", who(), *(["--first"] if first else [])]
-        self._client(link).call("run", *arguments, on_event=lambda event: self._on_event(link.name, event))
+        try:
+            self._client(link).call("run", *arguments, on_event=lambda event: self._on_event(link.name, event))
+        except Partial as error:
+            name = self._env.name
+            fix = f"mend it, then inv deploy -e {name}; without a backup: inv deploy --skip-backup -e {name}"
+            raise Failed(error.what, where=error.where, why=error.why, fix=fix) from error
 
     def _client(self, link: Link) -> Client:
         return Client(link, self._env, server_settings(self._env, link.host, self._secrets))

@@ -194,3 +194,12 @@ def scheduled(console: Console, done: Done) -> None:
         else:
             console.say(f"{server}: {one['by']} calls every hour at minute {one['minute']}, and does what is due", "bold green")
             console.say(f"  next daily backups (UTC): {', '.join(one['next'])}")
+
+
+def kept_elsewhere(console: Console, done: Done) -> None:
+    """Print what is in the second store, newest first."""
+    rows = [
+        (server, one["id"], one["taken"], ", ".join(one["types"]), one["server"], "yes" if one["here"] else "")
+        for server, found in done.results.items() for one in reversed(found["backups"])
+    ]  # fmt: skip
+    console.table("", ("asked", "backup", "taken (UTC)", "for", "saved by", "also here"), rows)

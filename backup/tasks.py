@@ -135,6 +135,18 @@ def backup_schedule(c: Context, env: str = "sandbox", remove: bool = False, yes:
         tell_errors(done)
 
 
+@task(name="elsewhere", help={**ENV, **JSON})
+def backup_elsewhere(c: Context, env: str = "sandbox", json: bool = False) -> None:
+    """List the backups in the second store."""
+    _backup("elsewhere", "kept_elsewhere", env, json=json)
+
+
+@task(name="retrieve", help={**ENV, **JSON, "id": "which"})
+def backup_retrieve(c: Context, id: str, env: str = "sandbox", json: bool = False) -> None:
+    """Bring a backup back to the server from the second store, as onto a new machine."""
+    _backup("retrieve", "taken", env, json=json, id=id)
+
+
 def _backup(command: str, shown: str, env: str, *, json: bool, **asked: Any) -> None:
     """Carry out a command of `backup.commands` on all servers and print its results with a function of `backup.show`."""
     with opened(json=json) as console:
@@ -159,5 +171,6 @@ def tell_errors(done: Done) -> None:
 
 TASKS = (
     backup_run, backup_list, backup_status, backup_verify, backup_prune, backup_explain, backup_pin, backup_unpin, backup_fetch,
-    backup_pull, backup_restore, backup_restore_undo, backup_schedule,
+    backup_pull, backup_restore, backup_restore_undo, backup_schedule, backup_elsewhere,
+    backup_retrieve,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from ops.host import Host
 from ops.shell import Command, chain, sh
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
-PACKAGES = {"dockerd": "docker.io", "python3": "python3-minimal", "zstd": "zstd", "iptables": "iptables"}
+PACKAGES = {"dockerd": "docker.io", "python3": "python3", "zstd": "zstd", "iptables": "iptables"}
 BACKUP_PACKAGES = {"age": "age", "restic": "restic", "xz": "xz-utils"}
 
 # One round trip for all that is to be known; every line is `key=value`. POSIX sh, for a server without python3. What a
@@ -28,7 +28,7 @@ echo; echo {_BEGIN}
 echo "id=${{ID-}}"; echo "version=${{VERSION_ID-}}"
 echo "user=$(id -un)"; echo "uid=$(id -u)"; echo "groups=$(id -Gn)"
 for p in {" ".join((*PACKAGES, *BACKUP_PACKAGES))}; do command -v $p >/dev/null && echo "has_$p=yes"; done
-python3 -c 'import http.client, json' 2>/dev/null && echo python=works
+python3 -c 'import argparse, http.client, json, sqlite3, ssl' 2>/dev/null && echo python=works
 [ -d /run/systemd/system ] && echo systemd=yes
 [ "$(id -u)" = 0 ] || words=$(sudo -n true 2>&1) || printf 'sudo=%s\\n' "$(printf '%s\\n' "$words" | tail -n 1)"
 python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/var/run/docker.sock")' 2>/dev/null && echo engine=yes
@@ -104,7 +104,7 @@ def plan(facts: Mapping[str, str], needed: Mapping[str, str] = PACKAGES) -> tupl
     """Return what a server lacks, in the order to do it; `needed` are programs with their packages. Pure."""
     lacking = sorted({package for program, package in needed.items() if f"has_{program}" not in facts})
     if facts.get("python") != "works":
-        lacking = sorted({*lacking, "python3"} - {"python3-minimal"})
+        lacking = sorted({*lacking, "python3"})
     found = []
     if lacking:
         found.append(Missing(f"install {', '.join(lacking)}", _install(lacking)))

@@ -21,11 +21,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Saved:
-    """A backup: the moment it is of, and the schema of each source then."""
+    """A backup: the moment it is of, the schema of each source then, and the release that served."""
 
     id: str
     taken: datetime
     schemas: Mapping[str, str]
+    release: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def parse(seen: Mapping[str, Any]) -> DataState:
         for name, one in seen["sources"].items()
     )
     backups = {
-        id: Saved(id, datetime.fromisoformat(one["taken"]), one["schemas"]) for id, one in seen["backups"].items() if one["good"]
-    }
+        id: Saved(id, datetime.fromisoformat(one["taken"]), one["schemas"], one.get("release", ""))
+        for id, one in seen["backups"].items() if one["good"]
+    }  # fmt: skip
     return DataState(sources, backups, seen["restoring"], datetime.fromisoformat(seen["time"]))

@@ -73,18 +73,25 @@ def _rows(state: HostState) -> list[Row]:
     others = [one for one in state.containers if one.running and one not in serving]
     found = [_row(state, one, "serves" if one.process == WEB else "") for one in serving]
     found += [_row(state, one, "left by a deploy that did not finish") for one in others]
-    return found or [Row(state.host, "-", "-", state.serving or "-", "-", "nothing runs", "-")]
+    why = _disagreement(state) if state.restoring else ""
+    return found or [Row(state.host, "-", "-", state.serving or "-", "-", "nothing runs", "-", why)]
 
 
 def _row(state: HostState, one: Container, note: str) -> Row:
-    wrong = "nginx answers with another generation: deploy again" if one.process == WEB and not _agrees(state) else note
+    wrong = _disagreement(state) if one.process == WEB and not _agrees(state) else note
     return Row(
         state.host, one.process, one.version, one.release, one.slot, one.status, one.image.removeprefix("sha256:")[:12], wrong
     )
 
 
 def _agrees(state: HostState) -> bool:
-    return state.edge.answering == state.edge.generation
+    return state.edge.answering == state.edge.generation and not state.restoring
+
+
+def _disagreement(state: HostState) -> str:
+    if state.restoring:
+        return "a restore is under way, or died: inv backup.restore-undo"
+    return "nginx answers with another generation: deploy again"
 
 
 def drift(states: Sequence[HostState]) -> str:

@@ -141,6 +141,12 @@ class HostState:
         known = (serving,) if serving else () if self.serving else self.releases
         return frozenset(filter(None, (self.edge.environment, *(one.environment for one in known if one))))
 
+    @property
+    def restoring(self) -> bool:
+        """Tell whether a restore of the app's data is under way here, or died: by what it says, or by what nginx serves for it."""
+        told = self.data is not None and self.data.restoring
+        return told or (self.edge.generation or "").startswith(("draining-", "maintenance-"))
+
     def of_release(self, release: str | None) -> tuple[Container, ...]:
         """Return the containers of a release."""
         return tuple(one for one in self.containers if one.release == release)

@@ -27,7 +27,7 @@ def unsafe(env: Environment, state: HostState) -> tuple[str, ...]:
         found.append(
             f"{host}: {EDGE_HOME}/apps/{app}.conf was not written by Tidegate: move it away, or give the app another name"
         )
-    if state.data and state.data.restoring:
+    if state.restoring:
         found.append(f"{host}: a restore of its data never finished: inv backup.restore-undo -e {env.name}")
     if state.edge.running and state.edge.content is not None and not state.edge.answers:
         found.append(f"{host}: the edge nginx runs but does not answer: look at `docker logs {EDGE}`, or inv server.bootstrap")
@@ -113,14 +113,12 @@ def data_notes(env: Environment, state: HostState, target: Release) -> tuple[str
         return ()
     if state.data is None:
         return (f"{state.host}: nothing is known of its data, since the backup program is not installed there",)
-    later = min(
-        (one for one in state.releases if one.complete and one.created > target.created),
-        key=lambda one: one.created,
-        default=None,
-    )
-    if later is None:  # it goes forward again
+    later = [one for one in state.releases if one.complete and one.created > target.created]
+    if not later:  # it goes forward again
         return ()
-    point = state.data.backups.get(later.backup)
+    saved = (state.data.backups.get(one.backup) for one in later)
+    # Of one that served more than once, as after a rollback, what it left the last time.
+    point = max((one for one in saved if one and one.release == target.id), key=lambda one: (one.taken, one.id), default=None)
     if point is None:
         if not state.data.sources:
             return ()

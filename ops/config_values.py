@@ -23,7 +23,7 @@ _IMAGE = re.compile(
 )
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}|ssh-ed25519 AAAA[A-Za-z0-9+/]{60,80}={0,2}(?: [!-~]+)?")
 
-_TAKEN_APPS = {"edge", "sites", "tidegate"}  # folders in /srv/tidegate and containers named tidegate-…
+_TAKEN_APPS = {"edge", "metrics", "sites", "tidegate"}  # folders in /srv/tidegate and containers named tidegate-…
 _TAKEN_PROCESSES = {"web", "migrate"}
 
 A_NAME = "a name of at most 31 small letters, digits and hyphens, starting with a letter"
@@ -39,7 +39,7 @@ def app_name(value: str) -> str:
     """Check the name of an app: also a folder and part of container names on the servers."""
     name(value)
     if value in _TAKEN_APPS or value.startswith("tidegate-"):
-        raise ValueError("a name that Tidegate does not use itself (edge, sites, tidegate, tidegate-…)")
+        raise ValueError("a name that Tidegate does not use itself (edge, metrics, sites, tidegate, tidegate-…)")
     return value
 
 

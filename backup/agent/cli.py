@@ -85,6 +85,7 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "--skip-safety": {"action": "store_true"},
     },
     "rehearse": {"id": {**_ID, "nargs": "?", "default": ""}},
+    "retrieve": {"id": _ID},
     "pin": {"id": _ID, "note": {}},
     "unpin": {"id": _ID},
     "send": {"id": _ID, "file": {}, "offset": {"type": int}},

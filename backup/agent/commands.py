@@ -15,16 +15,16 @@ from datetime import time as clock
 from typing import Any
 
 from backup.agent import due, metrics, notices, offsite, releases
-from backup.agent.errors import BackupError, Partial
+from backup.agent.errors import BackupError, Partial, Refused
 from backup.agent.expire import expire, judge, known, scheduled
-from backup.agent.model import RESTORE, Manifest, Settings, new_id, utc, written
+from backup.agent.model import FULL, RESTORE, Manifest, Proof, Settings, new_id, utc, written
 from backup.agent.rehearse import Rehearsal, Rehearse
 from backup.agent.report import Report
 from backup.agent.restore import Request, Restore
 from backup.agent.run import Run, Wanted
 from backup.agent.source import Kinds
 from backup.agent.store import Backup, Store
-from backup.agent.verify import verify
+from backup.agent.verify import decode_all, verify
 
 Command = Callable[["Work", Namespace], Any]
 UTC = timezone.utc  # noqa: UP017  # 3.10
@@ -169,7 +169,7 @@ def _shown(one: Backup) -> dict[str, Any]:
 def status(work: Work, _asked: Namespace) -> Any:
     """Say how things stand: the same figures as the metrics."""
     found, problems = work.store.backups()
-    good = [one for one in found if one.good]
+    good = [one for one in found if one.whole]
     attempts = [one for one in work.store.history() if one.get("event") == "run"]
     proven = [proof for one in found if (proof := one.restored)]
     points = releases.restore_points(work.settings)
@@ -209,7 +209,7 @@ def _prove(work: Work, backup: Backup, level: str, identity: int | None) -> Any:
 
 def newest(store: Store, *, good: bool = True) -> Backup:
     """Return the newest backup. Raises BackupError when there is none."""
-    found = [one for one in store.backups()[0] if one.good or not good]
+    found = [one for one in store.backups()[0] if one.whole or not good]
     if not found:
         raise BackupError("there is no good backup" if good else "there is no backup", fix="inv backup.run")
     return found[-1]
@@ -232,7 +232,7 @@ def scheduled_run(work: Work, _asked: Namespace) -> Any:
 def _drill(work: Work) -> Any:
     """Restore the newest good backup into a throwaway when it is time to."""
     every = timedelta(seconds=work.settings.drill_every)
-    good = [one for one in work.store.backups()[0] if one.good]
+    good = [one for one in work.store.backups()[0] if one.whole]
     last = due.last_proof(now(), [known(one, {}) for one in good])
     tried = [utc(one["finished"]) for one in work.store.history() if one.get("event") == "verify" and one.get("level") == RESTORE]
     retry = not tried or now() - tried[-1] > timedelta(hours=20)  # a drill is heavy: once a day is enough when it fails
@@ -249,6 +249,39 @@ def _second_store(work: Work, backup: Backup) -> None:
         _attempted(work, {**attempt, "ok": False, "error": str(error)}, began)
         raise
     _attempted(work, {**attempt, "ok": True, "error": ""}, began)
+
+
+def elsewhere(work: Work, _asked: Namespace) -> Any:
+    """List the backups in the second store, of whatever server they are."""
+    here = {one.id for one in work.store.backups()[0]}
+    found = offsite.listed(_with_second_store(work))
+    return {"backups": [{"id": one.id, "server": one.server, "types": sorted(one.types), "taken": written(one.taken),
+                         "here": one.id in here} for one in found]}  # fmt: skip
+
+
+def retrieve(work: Work, asked: Namespace) -> Any:
+    """Bring a backup back from the second store, decoded in full before it gets its name again."""
+    settings = _with_second_store(work)
+    with work.store.locked("a retrieval"):
+        staged = work.store.stage(asked.id)
+        try:
+            manifest = offsite.fetch(settings, asked.id, staged, work.report)
+            began, detail = time.monotonic(), "brought back byte for byte from off-site"
+            if not manifest.encrypted:
+                decode_all(settings, work.kinds, manifest, staged, work.report)
+                detail = "decoded when it was brought back from off-site"
+            proof = Proof(written(now()), FULL, True, round(time.monotonic() - began, 3), detail)
+            work.store.publish(staged, manifest, proof)
+        finally:
+            work.store.discard(staged)
+        work.store.note({"event": "retrieve", "id": asked.id, "finished": written(now())})
+        return _document(manifest)
+
+
+def _with_second_store(work: Work) -> Settings:
+    if not work.settings.offsite:
+        raise Refused("there is no second store", fix="[app.backup.offsite] in ops.toml")
+    return work.settings
 
 
 def restore(work: Work, asked: Namespace) -> Any:
@@ -328,5 +361,5 @@ def send(work: Work, asked: Namespace) -> None:
 COMMANDS: Mapping[str, Command] = {
     "run": run, "scheduled": scheduled_run, "list": listing, "status": status, "verify": prove, "prune": prune,
     "explain": explain, "pin": pin, "unpin": unpin, "state": state, "send": send,
-    "restore": restore, "restore-undo": restore_undo, "rehearse": rehearse,
+    "restore": restore, "restore-undo": restore_undo, "rehearse": rehearse, "elsewhere": elsewhere, "retrieve": retrieve,
 }  # fmt: skip

@@ -38,7 +38,7 @@ def known(backup: Backup, points: dict[str, str]) -> Known:
     measures = {f"{item.source} {name}": value for item in backup.manifest.items
                 for name, value in (("bytes", item.bytes), ("tables", len(item.counts)))}  # fmt: skip
     return Known(
-        backup.id, backup.taken, frozenset(backup.manifest.types), backup.good, utc(proof.time) if proof else None,
+        backup.id, backup.taken, frozenset(backup.manifest.types), backup.whole, utc(proof.time) if proof else None,
         measures, backup.pinned, points.get(backup.id, ""),
     )  # fmt: skip
 

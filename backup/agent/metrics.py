@@ -44,7 +44,7 @@ def standing(
     settings: Settings, backups: Sequence[Backup], history: Sequence[Mapping[str, Any]], frozen: Sequence[str], now: datetime
 ) -> Standing:
     """Return how things stand, whatever command ran last; backups and history are oldest first."""
-    good = [one for one in backups if one.good and one.taken <= now]  # one from the future would look fresh for ever
+    good = [one for one in backups if one.whole and one.taken <= now]  # one from the future would look fresh for ever
     newest = max(good, key=lambda one: one.taken, default=None)
     attempts = [one for one in history if one.get("event") == "run"]
     attempt = attempts[-1] if attempts else None

@@ -162,6 +162,7 @@ class Manifest:
     release: str = ""  # the one that served, whose data this is
     migration: str = ""  # what migrated the data for it
     before: str = ""  # the release whose deploy this was taken for
+    only: tuple[str, ...] = ()  # the sources that were asked for, when not all of them were
     by: str = ""
     compression: str = ""
     encrypted: bool = False
@@ -203,7 +204,7 @@ class Manifest:
                 Item(**{**one, "files": tuple(DataFile(**file) for file in one["files"]), "warnings": tuple(one["warnings"])})
                 for one in known["items"]
             )
-            return Manifest(**{**known, "types": tuple(known["types"]), "items": items})
+            return Manifest(**{**known, "types": tuple(known["types"]), "only": tuple(known["only"]), "items": items})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a backup's manifest: {error}") from error
 

@@ -106,7 +106,7 @@ def words(settings: Settings, notice: Notice, newest: str) -> tuple[str, str]:
 
 def tell(settings: Settings, store: Store, report: Report, now: datetime) -> None:
     """Send the notices that are due, and the sign of life after a backup that is whole and proven. Never raises for them."""
-    good = [one.id for one in store.backups()[0] if one.good]
+    good = [one.id for one in store.backups()[0] if one.whole]
     if settings.notify:
         frozen = judge(settings, store, now).frozen if good else ()
         for notice in what_to_tell(store.history(), troubles(store.history(), frozen), now):

@@ -262,5 +262,5 @@ def pending(settings: Settings, local: Store) -> Backup | None:
     if not settings.offsite:
         return None
     stored = {one.get("id") for one in local.history() if one.get("event") == "offsite" and one.get("ok")}
-    newest = next((one for one in reversed(local.backups()[0]) if one.good), None)
+    newest = next((one for one in reversed(local.backups()[0]) if one.whole), None)
     return newest if newest and newest.id not in stored else None

@@ -120,7 +120,7 @@ class Rehearse:
         }  # fmt: skip
 
     def _newest(self) -> Backup:
-        good = [one for one in self._store.backups()[0] if one.good]
+        good = [one for one in self._store.backups()[0] if one.whole]
         if not good:
             raise BackupError("there is no good backup to rehearse on", fix="inv backup.run")
         return good[-1]

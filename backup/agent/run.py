@@ -66,7 +66,7 @@ class Run:
                 id=wanted.id, app=self._settings.app, environment=self._settings.environment, server=self._settings.server,
                 types=wanted.types, started=written(now), finished=written(now.fromtimestamp(time.time(), now.tzinfo)),
                 seconds=round(time.monotonic() - began, 3), items=tuple(items), failed=failed,
-                release=str(serving.get("id", "")), migration=str(serving.get("migration", "")), before=wanted.before,
+                release=str(serving.get("id", "")), migration=str(serving.get("migration", "")), before=wanted.before, only=self._left_out(wanted),
                 by=wanted.by, compression=codec.name, encrypted=bool(self._settings.recipients), agent=self._agent,
             )  # fmt: skip
             seconds = round(sum(one.seconds for one in items), 3)
@@ -74,6 +74,9 @@ class Run:
             return manifest
         finally:
             self._store.discard(staged)
+
+    def _left_out(self, wanted: Wanted) -> tuple[str, ...]:
+        return wanted.only if set(wanted.only) < {one.name for one in self._settings.sources} else ()
 
     def _look(self, sources: Sequence[Source], first: bool) -> tuple[dict[str, State], dict[str, str]]:
         """Return the sources that are there, and why others cannot be saved."""

@@ -52,6 +52,11 @@ class Backup:
         return self.manifest.complete and decoded and unharmed
 
     @property
+    def whole(self) -> bool:
+        """Tell whether it is good and of all sources: one that was asked for less does not stand for the app's data."""
+        return self.good and not self.manifest.only
+
+    @property
     def restored(self) -> Proof | None:
         """Return the latest proof by a restore that passed."""
         return next((one for one in reversed(self.proofs) if one.level == RESTORE and one.ok), None)

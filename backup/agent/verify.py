@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backup.agent.errors import BackupError, Untried
-from backup.agent.model import CHECKSUMS, FULL, LEVELS, Item, Proof, Settings, Source, written
+from backup.agent.model import CHECKSUMS, FULL, LEVELS, Item, Manifest, Proof, Settings, Source, written
 from backup.agent.report import Report
 from backup.agent.source import Driver, Kinds, Saved
 from backup.agent.store import Backup, Store
@@ -77,6 +77,18 @@ def _prove(
             _trial(driver, saved, source, work)
     finally:
         shutil.rmtree(work)
+
+
+def decode_all(settings: Settings, kinds: Kinds, manifest: Manifest, folder: Path, report: Report) -> None:
+    """Decode everything of a backup that is only coming to be. Raises BackupError."""
+    for item in manifest.items:
+        report.say(f"{item.source}: decoding")
+        work = folder / f".{item.source}-proof"
+        work.mkdir(mode=0o700)
+        try:
+            kinds.driver(settings, source_of(settings, item)).decode(Saved(item, folder, report), work)
+        finally:
+            shutil.rmtree(work)
 
 
 def source_of(settings: Settings, item: Item) -> Source:

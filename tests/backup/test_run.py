@@ -329,3 +329,12 @@ def test_folders_that_are_not_backups_of_this_app_are_never_touched(app: App) ->
     assert (app.folder / "notes of mine").is_dir()
     assert other.is_dir()
     assert any("damaged and not touched" in one for one in app.call(commands.listing)["problems"])
+
+
+def test_a_backup_of_some_sources_does_not_stand_for_the_apps_data(app: App) -> None:
+    app.call(commands.run, only="uploads", types="safety")
+    (shown,) = app.call(commands.listing)["backups"]
+    assert (shown["good"], shown["only"]) == (True, ("uploads",))
+    assert app.call(commands.status)["stale"]
+    app.call(commands.run, only="posts,uploads")
+    assert not app.call(commands.status)["stale"]

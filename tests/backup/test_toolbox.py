@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,10 @@ def into(path: Path, reader: int, program: str = "cat") -> None:
         pipe([["sh", "-c", program]], reader, file.fileno())
 
 
+def zeros(size: int, writer: int) -> None:
+    pipe([["head", "-c", str(size), "/dev/zero"]], 0, writer)
+
+
 @integration
 def test_what_a_program_writes_is_received_to_its_last_byte(box: Toolbox, tmp_path: Path) -> None:
     box.produce(["sh", "-c", "head -c 5000000 /dev/urandom | tee /tidegate/copy"], lambda fd: into(tmp_path / "got", fd))
@@ -81,7 +86,7 @@ def test_what_receives_and_fails_is_what_is_told(box: Toolbox, tmp_path: Path) -
 @integration
 def test_what_is_fed_arrives_to_its_last_byte_however_little(box: Toolbox) -> None:
     for size in (0, 1, 70000, 3_000_000):
-        box.consume(["sh", "-c", "wc -c >/tidegate/size"], lambda fd, n=size: pipe([["head", "-c", str(n), "/dev/zero"]], 0, fd))
+        box.consume(["sh", "-c", "wc -c >/tidegate/size"], partial(zeros, size))
         assert int((box.folder / "size").read_text()) == size
 
 
@@ -114,9 +119,10 @@ def test_a_stop_anywhere_leaves_nothing(settings: Settings) -> None:
         raise Stopped
 
     engine = Engine(settings.engine)
-    for use in (lambda box: box.produce(["cat", "/dev/zero"], stop), lambda box: box.consume(["cat"], stop)):
-        with pytest.raises(Stopped), toolbox(engine, settings, Kit(IMAGE)) as box:
-            use(box)
+    with pytest.raises(Stopped), toolbox(engine, settings, Kit(IMAGE)) as box:
+        box.produce(["cat", "/dev/zero"], stop)
+    with pytest.raises(Stopped), toolbox(engine, settings, Kit(IMAGE)) as box:
+        box.consume(["cat"], stop)
     assert containers(settings) == []
     assert list(settings.folder.glob(f"{PREFIX}*")) == []
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from deploy.data import parse
+from deploy.inspect import rows
 from deploy.plan import Plan, plan_deploy, plan_rollback
 from ops.config import Environment
 from ops.errors import Failed
 from tests import fakes
-from tests.fakes import World, deploy, environment, intent, shape, states
+from tests.fakes import World, deploy, environment, intent, rollback, shape, states
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 BACKUP = {"sources": {"posts": {"kind": "sqlite", "volume": "blog-data", "path": "blog.db"}}}
@@ -114,6 +115,15 @@ def test_nothing_is_deployed_nor_rolled_back_onto_a_half_restored_server() -> No
         assert "inv backup.restore-undo" in plan.refusals[0]
 
 
+def test_a_restore_that_died_is_seen_in_nginx_too_where_nobody_could_tell_of_the_data() -> None:
+    here = world()
+    deploy(here, backed_up(), "v1")
+    (state,) = states(here)
+    died = replace(state, data=None, edge=replace(state.edge, generation="maintenance-1", answering="maintenance-1"))
+    assert "inv backup.restore-undo" in plan_deploy(backed_up(), intent("v2", NOW), (died,)).refusals[0]
+    assert [row.note for row in rows([died])] == ["a restore is under way, or died: inv backup.restore-undo"]
+
+
 def rolled_back(here: World) -> str:
     """Return what a rollback says of the data."""
     return next(note for note in plan_rollback(backed_up(), states(here), None).notes if "data" in note or "schema" in note)
@@ -152,6 +162,17 @@ def test_two_releases_back_the_backup_is_the_one_taken_right_after_that_release(
     for version in ("v1", "v2", "v3"):
         deploy(here, backed_up(), version)
     (id,) = [id for id, release in here.only.backups.items() if release == "v2"]
+    notes = plan_rollback(backed_up(), states(here), "v1").notes
+    assert any(f"backup {id} has the data as v1 left it" in note for note in notes)
+
+
+def test_of_a_release_that_was_returned_to_the_backup_is_the_one_of_its_last_time() -> None:
+    here = world()
+    deploy(here, backed_up(), "v1")
+    deploy(here, backed_up(), "v2")
+    rollback(here, backed_up())
+    deploy(here, backed_up(), "v3")
+    (id,) = [id for id, release in here.only.backups.items() if release == "v3"]
     notes = plan_rollback(backed_up(), states(here), "v1").notes
     assert any(f"backup {id} has the data as v1 left it" in note for note in notes)
 
