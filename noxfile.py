@@ -111,6 +111,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench_backups(session: nox.Session) -> None:
+    """Measure backups beside the same by hand; needs root, as which they run on servers."""
+    _install(session, "runtime")
+    session.run("python", "-c", ENGINE)
+    session.run("python", "-c", "from deploy.bases import ensure_base; ensure_base('postgres:17', print)")
+    session.run("python", "-m", "backup.bench", *session.posargs, **PATIENCE)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Remake requirements/ from pyproject.toml; arguments go to uv (--upgrade)."""
     session.install("uv>=0.8")

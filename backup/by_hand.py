@@ -8,6 +8,11 @@ from backup.agent.model import Item, Manifest
 
 _DECODERS = {"zst": "zstd -q -d -c", "gz": "gzip -d -c", "xz": "xz -q -d -c"}
 
+_INTO = {  # what takes users, and what takes the data; root's password on a new server is its own
+    "mariadb": ("grep -v '`root`@' | mariadb --force", "mariadb NEW_DATABASE"),
+    "postgres": ("psql -d postgres", "pg_restore --exit-on-error -d NEW_DATABASE"),
+}
+
 
 def commands(manifest: Manifest) -> list[str]:
     """Return the commands, to be typed in the backup's folder."""
@@ -19,13 +24,13 @@ def _of(item: Item) -> list[str]:
     if item.kind == "sqlite":
         return [f"{line} > {shlex.quote(f'{item.source}.sqlite')}" for line in decoded.values()]
     if item.kind == "directory":
-        return [f"{line} | tar -x -p -f - -C EMPTY_FOLDER" for line in decoded.values()]
-    if item.kind == "mariadb":
-        return [f"{line} | mariadb NEW_DATABASE" for line in decoded.values()]
-    globals_ = [f"{line} | psql -d postgres" for name, line in decoded.items() if ".globals." in name]
-    return globals_ + [
-        f"{line} | pg_restore --exit-on-error -d NEW_DATABASE" for name, line in decoded.items() if ".globals." not in name
-    ]
+        return [
+            f"{line} | tar -x -p --numeric-owner --xattrs --xattrs-include='*' --acls -f - -C EMPTY_FOLDER"
+            for line in decoded.values()
+        ]
+    users, data = _INTO[item.kind]
+    globals_ = [f"{line} | {users}" for name, line in decoded.items() if ".globals." in name]
+    return globals_ + [f"{line} | {data}" for name, line in decoded.items() if ".globals." not in name]
 
 
 def _decoded(name: str) -> str:

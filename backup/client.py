@@ -54,14 +54,17 @@ class Client:
                 raise Failed(f"the server did not take {', '.join(left)} of backups", where=self.name)
         self._ready = True
 
-    @staticmethod
-    def _described(path: str, mode: int, content: bytes, *, whole: bool = False) -> dict[str, Any]:
-        known = {"path": path, "mode": mode, "digest": hashlib.sha256(content).hexdigest()}
+    def _described(self, path: str, mode: int, content: bytes, *, whole: bool = False) -> dict[str, Any]:
+        known = {"path": path, "mode": mode, "digest": hashlib.sha256(content).hexdigest(), "environment": self._env.name}
         return known | ({"content": base64.b64encode(content).decode()} if whole else {})
 
     def _install(self, request: Mapping[str, Any]) -> list[str]:
         answers: list[Event] = []
         code, said = self._run(["-S", "-c", package.installer()], json.dumps(request), answers.append)
+        for other in (event["other"] for event in answers if "other" in event):
+            path = f"{HOME}/{self._env.app.name}/backup.json"
+            raise Refused(f"the backups of {self._env.app.name} there are those of environment {other}", where=self.name, why=path,
+                          fix=f"give this one its own app.name, or, if {other} is no more, remove that file")  # fmt: skip
         found = [event["missing"] for event in answers if "missing" in event]
         if code or not found:
             raise self._broken(code, said)
@@ -82,8 +85,11 @@ class Client:
         raise self._error(last, code) if last.get("event") == "error" else self._broken(code, said)
 
     def peek(self, command: str) -> Any:
-        """Carry out a command that only looks, without installing anything; None where it cannot be."""
-        code, _, last = self._ask(command, (), {}, unheard)
+        """Carry out a command that only looks, without installing anything; None where it cannot be, for whatever reason."""
+        try:
+            code, _, last = self._ask(command, (), {}, unheard)
+        except TidegateError:  # a rollback must not fail for want of sudo; a lost connection is told by what comes next
+            return None
         return last["value"] if code == 0 and last.get("event") == "result" else None
 
     def _ask(

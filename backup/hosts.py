@@ -12,7 +12,7 @@ from backup.client import Client
 from backup.settings import needed_secrets, server_settings
 from ops.config import Environment, HostAddress
 from ops.errors import Failed, TidegateError
-from ops.interrupts import no_more_interrupts
+from ops.interrupts import no_more_interrupts, wait_for
 from ops.link import Link
 from ops.secret import Mask, Secret
 from ops.secrets import resolve_secrets
@@ -73,7 +73,7 @@ def on_each(env: Environment, work: Work, secrets: Mapping[str, Secret] | None, 
         clients = [Client(link, env, server_settings(env, link.host, secrets) if secrets is not None else None) for link in links]
         futures = [pool.submit(_attempt, work, client, secrets or {}) for client in clients]
         try:
-            wait(futures)
+            wait_for(futures)
         except KeyboardInterrupt:
             no_more_interrupts()
             if stop:

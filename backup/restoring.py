@@ -48,6 +48,11 @@ def plan(env: Environment, environ: Environ, id: str, only: Sequence[str]) -> li
     return found
 
 
+def left_alone(env: Environment, planned: Sequence[Replaced]) -> list[str]:
+    """Return the servers where nothing is restored: the app there is not paused, and writes on."""
+    return [host.name for host in env.hosts if host.name not in {one.server for one in planned}]
+
+
 def _place(env: Environment, source: str) -> str:
     """Return what a source is, as ops.toml has it."""
     known = backup_of(env).sources.get(source)
@@ -62,13 +67,14 @@ def restore(
     env: Environment, environ: Environ, printer: Printer, id: str, planned: Sequence[Replaced], *, force: bool, skip_safety: bool
 ) -> Done:
     """Restore on every server that the plan names; each undoes itself when it fails or is cut off."""
-    only = ",".join(dict.fromkeys(one.source for one in planned))
-    words = ["--only", only, "--by", who(), *(["--force"] if force else []), *(["--skip-safety"] if skip_safety else [])]
+    words = ["--by", who(), *(["--force"] if force else []), *(["--skip-safety"] if skip_safety else [])]
     request = identity_request(env, environ)
     hosts = tuple(host for host in saving(env) if host.name in {one.server for one in planned})
 
     def work(client: Client) -> Any:
-        return client.call("restore", id, *words, request=request, on_event=lambda event: printer.event(client.name, event))
+        only = ",".join(one.source for one in planned if one.server == client.name)
+        return client.call("restore", id, "--only", only, *words, request=request,
+                           on_event=lambda event: printer.event(client.name, event))  # fmt: skip
 
     with printer:
         return on_each(env, work, settled(env, environ), hosts)

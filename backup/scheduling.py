@@ -19,7 +19,8 @@ Confirm = Callable[[str, Sequence[str]], bool]
 def schedule(env: Environment, environ: Mapping[str, str], printer: Printer, confirm: Confirm, *, remove: bool) -> Done | None:
     """Install the schedule on every server that has something to save, or take it away; None when a person says no."""
     settings = settled(env, environ) if not remove else None
-    for address in saving(env):
+    hosts = env.hosts if remove else saving(env)  # one that has nothing to save any more may have a schedule still
+    for address in hosts:
         with Host(env, address) as host:
             todo = [one.what for one in schedules.survey(env, host)] if not remove else ["take the schedule away"]
         if not confirm(address.name, todo):
@@ -35,4 +36,4 @@ def schedule(env: Environment, environ: Mapping[str, str], printer: Printer, con
             return {"by": found.by, "minute": found.minute, "next": [f"{when:%Y-%m-%dT%H:%M:%SZ}" for when in found.next]}
 
     with printer:
-        return on_each(env, work, settings)
+        return on_each(env, work, settings, hosts)

@@ -88,6 +88,8 @@ def _standing(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("next", ", ".join(f"{kind} {when}" for kind, when in (found["next"] or {}).items()) or "no schedule"),
         ("free space", size(found["free"])),
     ]
+    if found.get("undrilled"):
+        rows.append(("restore drills", "none, since the server cannot read its backups: inv backup.verify --level restore"))
     rows += [("not deleting", why) for why in found.get("frozen", ())]
     return rows + ([("UNFINISHED RESTORE", "inv backup.restore-undo")] if found.get("restoring") else [])
 
@@ -193,7 +195,7 @@ def scheduled(console: Console, done: Done) -> None:
             )
         else:
             console.say(f"{server}: {one['by']} calls every hour at minute {one['minute']}, and does what is due", "bold green")
-            console.say(f"  next daily backups (UTC): {', '.join(one['next'])}")
+            console.say(f"  what is due already is done at the next call; then daily (UTC): {', '.join(one['next'])}")
 
 
 def kept_elsewhere(console: Console, done: Done) -> None:

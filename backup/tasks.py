@@ -98,6 +98,8 @@ def backup_restore(
         interrupt_once()
         planned = restoring.plan(environment, os.environ, id, tuple(filter(None, source.split(","))))
         show.to_replace(console, planned)
+        for name in restoring.left_alone(environment, planned):
+            console.say(f"{name}: nothing of this is restored there; the app there is not paused and writes on", "yellow")
         if not console.confirm(f"replace the live data of {environment.app.name} in {environment.name} with backup {id}?"):
             raise Exit("declined, nothing was changed", 3)
         printer = progress.Printer(console, len(environment.hosts))
@@ -156,7 +158,7 @@ def _backup(command: str, shown: str, env: str, *, json: bool, **asked: Any) -> 
         environment = environment_of(env)
         interrupt_once()
         done = getattr(commands, command)(environment, os.environ, progress.Printer(console, len(environment.hosts)), **asked)
-        stale = getattr(show, shown)(console, done)
+        stale = getattr(show, shown)(console, done) if done.results else None
         console.document(done.document())
         tell_errors(done)
         if stale:

@@ -13,7 +13,7 @@ from deploy.plan import Phase, Plan
 from deploy.server import Server
 from deploy.steps import Step, Switch
 from ops.errors import Failed, NeedsPerson, TidegateError
-from ops.interrupts import no_more_interrupts
+from ops.interrupts import no_more_interrupts, wait_for
 
 
 class Reporter(Protocol):
@@ -74,7 +74,7 @@ class Run:
     def _advance(self, phase: Phase, pool: ThreadPoolExecutor) -> None:
         with self._timed(phase):
             self._futures = [pool.submit(self._steps, phase, name) for name in self._servers]
-            wait(self._futures, return_when=FIRST_EXCEPTION)
+            wait_for(self._futures, FIRST_EXCEPTION)
             if failed := _failures(self._futures):
                 raise failed[0]
 

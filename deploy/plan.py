@@ -71,7 +71,8 @@ def plan_deploy(env: Environment, intent: Intent, states: tuple[HostState, ...])
     except Refused as refused:
         return replace(plan, refusals=(str(refused),))
     backup = next((one.backup for one in drafts.values() if one.backup), "")
-    skips = intent.skip_backup and any(state.data and state.data.sources for state in states)
+    saves = env.app.backup is not None and any(state.data is None or state.data.sources for state in states)
+    skips = intent.skip_backup and saves
     plan = replace(plan, slots=_slots(drafts), probes=_probes(states, drafts), backup=backup, skips_backup=skips)
     return replace(_unprobed(plan), phases=_deploy_phases(env, intent, states, drafts))
 

@@ -112,7 +112,7 @@ def data_notes(env: Environment, state: HostState, target: Release) -> tuple[str
     if env.app.backup is None or state.serving in (None, target.id):
         return ()
     if state.data is None:
-        return (f"{state.host}: nothing is known of its data, since the backup program is not installed there",)
+        return (f"{state.host}: nothing is known of its data: our backup program is not there, or cannot run as root",)
     later = [one for one in state.releases if one.complete and one.created > target.created]
     if not later:  # it goes forward again
         return ()
@@ -144,7 +144,7 @@ def _span(length: timedelta) -> str:
 def _about_data(env: Environment, intent: Intent, state: HostState) -> list[str]:
     if state.data is None:
         return (
-            [f"{state.host}: nothing is known of its data yet: the backup program is not installed there"]
+            [f"{state.host}: nothing is known of its data yet: our backup program is not there, or cannot run as root"]
             if env.app.backup
             else []
         )

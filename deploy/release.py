@@ -96,7 +96,7 @@ def release(
     app, env = session.env.app.name, session.env
     notices = Notices(env, environ, required=kind == "deploy" and not options.dry_run)
     try:
-        with Work(session, reporter, backups, looks_only=kind != "deploy" or options.dry_run) as work:
+        with Work(session, reporter, backups, looks_only=kind != "deploy" or options.dry_run or options.skip_backup) as work:
             done = _release(kind, work, options, environ, reporter, confirm)
     except (Failed, NeedsPerson) as error:
         # Without the cause: it may quote the app's logs, which belong on the terminal and not in a chat.

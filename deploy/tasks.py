@@ -47,7 +47,7 @@ def history(c: Context, env: str = "sandbox", number: int = 20, json: bool = Fal
         from deploy import inspect
 
         found = inspect.history(environment_of(env), number)
-        columns = ("time", "server", "kind", "release", "by", "result", "seconds", "requests", "failures")
+        columns = ("time", "server", "kind", "release", "by", "result", "seconds", "requests", "failures", "backup")
         console.table(
             "", columns, ([str(one.get(column, ""))[: 19 if column == "time" else None] for column in columns] for one in found)
         )

@@ -337,7 +337,8 @@ class FakeServer:
         self._effect(f"backup {id}")
         self.machine.backups[id] = release
         schemas = {name: one.get("schema", "") for name, one in self.machine.data["sources"].items()}
-        self.machine.data["backups"][id] = {"taken": self.machine.data["time"], "good": True, "schemas": schemas}
+        known = {"taken": self.machine.data["time"], "good": True, "schemas": schemas, "release": self.machine.serves() or ""}
+        self.machine.data["backups"][id] = known
 
     @_call
     def cancel(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backup.agent.commands import COMMANDS, Work
+from backup.agent.commands import COMMANDS, LONGEST, Work
 from backup.agent.errors import BackupError, Refused, Stopped
 from backup.agent.kinds import KINDS
 from backup.agent.model import HOME, LEVELS, TYPES, Settings
@@ -119,8 +119,12 @@ def _catch_signals() -> None:
             signal.signal(one, signal.SIG_IGN)
         raise Stopped
 
+    def late(_number: int, _frame: object) -> None:
+        raise BackupError(f"it did not end within {LONGEST // 3600} hours", "something it waits for hangs", "inv backup.status")
+
     for one in _SIGNALS:
         signal.signal(one, stop)
+    signal.signal(signal.SIGALRM, late)
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
@@ -12,21 +13,26 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from datetime import time as clock
+from functools import cached_property
 from typing import Any
 
-from backup.agent import due, metrics, notices, offsite, releases
+from backup.agent import due, metrics, notices, offsite, releases, toolbox
 from backup.agent.errors import BackupError, Partial, Refused
 from backup.agent.expire import expire, judge, known, scheduled
 from backup.agent.model import FULL, RESTORE, Manifest, Proof, Settings, new_id, utc, written
-from backup.agent.rehearse import Rehearsal, Rehearse
+from backup.agent.rehearse import DATABASES, Rehearsal, Rehearse
 from backup.agent.report import Report
 from backup.agent.restore import Request, Restore
 from backup.agent.run import Run, Wanted
 from backup.agent.source import Kinds
-from backup.agent.store import Backup, Store
+from backup.agent.store import PINNED, Backup, Store
 from backup.agent.verify import decode_all, verify
+from ops.agent import files
+from ops.agent.engine import Engine
 
 Command = Callable[["Work", Namespace], Any]
+LONGEST = 23 * 3600  # seconds; an attempt that hangs would keep all after it from being made, and nobody would hear of it
+CUT_OFF = "it was cut off: killed, out of memory, or the server went down"
 UTC = timezone.utc  # noqa: UP017  # 3.10
 
 
@@ -40,10 +46,25 @@ class Work:
     request: Mapping[str, Any]
     agent: str
 
-    @property
+    @cached_property
     def store(self) -> Store:
         """Return the app's backups."""
         return Store(self.settings.folder / "backups")
+
+    @contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Hold the lock of the backups. Raises Busy. What killed runs left goes first, also in the engine."""
+        with self.store.locked(what):
+            databases = any(one.kind in DATABASES for one in self.settings.sources)
+            if databases or any(self.settings.folder.glob(f"{toolbox.PREFIX}*")):
+                self._sweep_toolboxes()
+            yield
+
+    def _sweep_toolboxes(self) -> None:
+        try:
+            toolbox.sweep(Engine(self.settings.engine), self.settings)
+        except BackupError as error:  # sources that need no engine are saved all the same
+            self.report.warn(f"what killed runs left in the engine stays for now: {error}")
 
     @contextmanager
     def identity(self) -> Iterator[int | None]:
@@ -67,19 +88,19 @@ def now() -> datetime:
 
 def run(work: Work, asked: Namespace) -> Any:
     """Take a backup and expire what is due. Raises Partial when a source could not be saved."""
-    with work.store.locked("a backup"):
+    with work.locked("a backup"):
         return _run(work, Wanted(asked.id or new_id(now(), secrets.token_hex(3)), tuple(asked.types.split(",")), asked.by,
                                  asked.before, asked.first, tuple(filter(None, asked.only.split(",")))))  # fmt: skip
 
 
 def _run(work: Work, wanted: Wanted) -> Any:
     began, attempt = time.monotonic(), {"event": "run", "id": wanted.id, "types": wanted.types, "started": written(now())}
-    try:
+    with _recorded(work, attempt, began):
+        if (work.settings.folder / "restore.json").exists():
+            raise Refused("a restore of the data never finished", "the data may be half of two states", "inv backup.restore-undo")
         manifest = Run(work.settings, work.store, work.kinds, work.report, work.agent).take(wanted, now())
-    except (BackupError, OSError) as error:
-        _attempted(work, {**attempt, "ok": False, "error": str(error)}, began)
-        raise
     if manifest is None:
+        work.store.note({"event": "stopped", "id": wanted.id}, work.report.warn)
         return {"id": None, "result": "nothing to save yet"}
     done = _document(manifest)
     _attempted(work, {**attempt, "ok": manifest.complete, "bytes": manifest.bytes, "error": _failures(manifest)}, began)
@@ -117,14 +138,47 @@ def _failures(manifest: Manifest) -> str:
     return "; ".join(f"{name}: {why}" for name, why in manifest.failed.items())
 
 
+@contextmanager
+def _recorded(work: Work, attempt: dict[str, Any], began: float) -> Iterator[None]:
+    """Write down that an attempt begins, and whatever makes it fail, foreseen or not; one that hangs is ended."""
+    work.store.note({"event": "begin", "attempt": attempt}, work.report.warn)
+    signal.alarm(LONGEST)
+    try:
+        yield
+    except Exception as error:
+        _attempted(work, {**attempt, "ok": False, "error": str(error) or repr(error)}, began)
+        raise
+    except BaseException:
+        work.store.note({"event": "stopped", "id": attempt["id"]}, work.report.warn)
+        raise
+    finally:
+        signal.alarm(0)
+
+
+def _cut_off(work: Work) -> None:
+    """Write down that attempts were killed before they could say so themselves, or nobody would hear of it."""
+    begun: dict[str, dict[str, Any]] = {}
+    for one in work.store.history():
+        if one.get("event") == "begin":
+            begun[one["attempt"]["id"]] = one["attempt"]
+        elif one.get("event") in ("stopped", begun.get(one.get("id", ""), {}).get("event")):
+            begun.pop(one["id"], None)
+    for attempt in begun.values():
+        _attempted(work, {**attempt, "ok": False, "error": CUT_OFF}, time.monotonic())
+
+
 def _attempted(work: Work, record: dict[str, Any], began: float) -> None:
     """Write down how an attempt ended, and tell whom it concerns; a deploy tells of its own and does not wait for notices."""
-    work.store.note({**record, "finished": written(now()), "seconds": round(time.monotonic() - began, 3)})
+    record = {**record, "finished": written(now()), "seconds": round(time.monotonic() - began, 3)}
+    work.store.note(record, work.report.warn)
     _tell(work, quietly=record.get("types") == ("deploy",))
 
 
 def _tell(work: Work, *, quietly: bool = False) -> None:
-    metrics.write(work.settings, work.store, judge(work.settings, work.store, now()), now())
+    try:
+        metrics.write(work.settings, work.store, judge(work.settings, work.store, now()), now())
+    except OSError as error:
+        work.report.warn(f"the metrics are not up to date: {error}")
     if not quietly:
         notices.tell(work.settings, work.store, work.report, now())
 
@@ -143,7 +197,7 @@ def prune(work: Work, asked: Namespace) -> Any:
     """Delete what the policy does not keep."""
     if asked.dry_run:
         return explain(work, asked)
-    with work.store.locked("an expiry"):
+    with work.locked("an expiry"):
         decision = judge(work.settings, work.store, now())
         deleted = list(_expired(work))
         _tell(work)
@@ -169,7 +223,7 @@ def _shown(one: Backup) -> dict[str, Any]:
 def status(work: Work, _asked: Namespace) -> Any:
     """Say how things stand: the same figures as the metrics."""
     found, problems = work.store.backups()
-    good = [one for one in found if one.whole]
+    good = [one for one in found if one.whole and one.taken <= now()]  # one from the future would look fresh for ever
     attempts = [one for one in work.store.history() if one.get("event") == "run"]
     proven = [proof for one in found if (proof := one.restored)]
     points = releases.restore_points(work.settings)
@@ -185,12 +239,13 @@ def status(work: Work, _asked: Namespace) -> Any:
         "scheduled": scheduled(work.settings),
         "next": {kind: written(when) for kind, when in runs.items()} if scheduled(work.settings) else {},
         "restoring": (work.settings.folder / "restore.json").exists(), "agent": work.agent,
+        "undrilled": bool(work.settings.recipients and work.settings.drill_every),
     }  # fmt: skip
 
 
 def prove(work: Work, asked: Namespace) -> Any:
     """Verify a backup, the newest one when none is named."""
-    with work.store.locked("a verification"), work.identity() as identity:
+    with work.locked("a verification"), work.identity() as identity:
         backup = work.store.get(asked.id) if asked.id else newest(work.store, good=False)
         proof = _prove(work, backup, asked.level, identity)
         return {"id": backup.id, **asdict(proof)}
@@ -198,11 +253,8 @@ def prove(work: Work, asked: Namespace) -> Any:
 
 def _prove(work: Work, backup: Backup, level: str, identity: int | None) -> Any:
     attempt, began = {"event": "verify", "id": backup.id, "level": level, "started": written(now())}, time.monotonic()
-    try:
+    with _recorded(work, attempt, began):
         proof = verify(work.settings, work.store, work.kinds, backup, level, now(), work.report, identity)
-    except (BackupError, OSError) as error:
-        _attempted(work, {**attempt, "ok": False, "error": str(error)}, began)
-        raise
     _attempted(work, {**attempt, "ok": True, "error": ""}, began)
     return proof
 
@@ -217,25 +269,27 @@ def newest(store: Store, *, good: bool = True) -> Backup:
 
 def scheduled_run(work: Work, _asked: Namespace) -> Any:
     """Do what is due: a backup, a drill, the second store. Called every hour, so what failed is tried again."""
-    with work.store.locked("the schedule"):
+    with work.locked("the schedule"):
+        _cut_off(work)
         backups = [known(one, {}) for one in work.store.backups()[0]]
         types = due.types_due(now(), clock.fromisoformat(work.settings.at), backups)
         done = _run(work, Wanted(new_id(now(), secrets.token_hex(3)), tuple(sorted(types)), "schedule")) if types else None
+        drilled = _drill(work)  # before the second store: one that is down for weeks must not put the drills off
         if elsewhere := offsite.pending(work.settings, work.store):
             _second_store(work, elsewhere)
-        drilled = _drill(work)
         if not (types or elsewhere or drilled):
             _tell(work)
-        return {"run": done, "offsite": elsewhere.id if elsewhere else None, "drill": drilled}
+        return {"run": done["id"] if done else None, "offsite": elsewhere.id if elsewhere else None, "drill": drilled["ok"] if drilled else None}
 
 
 def _drill(work: Work) -> Any:
     """Restore the newest good backup into a throwaway when it is time to."""
     every = timedelta(seconds=work.settings.drill_every)
-    good = [one for one in work.store.backups()[0] if one.whole]
+    good = [one for one in work.store.backups()[0] if one.whole and one.taken <= now()]
     last = due.last_proof(now(), [known(one, {}) for one in good])
     tried = [utc(one["finished"]) for one in work.store.history() if one.get("event") == "verify" and one.get("level") == RESTORE]
-    retry = not tried or now() - tried[-1] > timedelta(hours=20)  # a drill is heavy: once a day is enough when it fails
+    # A drill is heavy: once a day is enough when it fails.
+    retry = not tried or not timedelta(0) <= now() - tried[-1] <= timedelta(hours=20)
     if not good or not every or good[-1].manifest.encrypted or not due.drill_due(now(), last, every) or not retry:
         return None
     return asdict(_prove(work, good[-1], RESTORE, None))
@@ -243,11 +297,8 @@ def _drill(work: Work) -> Any:
 
 def _second_store(work: Work, backup: Backup) -> None:
     attempt, began = {"event": "offsite", "id": backup.id, "started": written(now())}, time.monotonic()
-    try:
+    with _recorded(work, attempt, began):
         offsite.store(work.settings, work.store, backup, work.report)
-    except (BackupError, OSError) as error:
-        _attempted(work, {**attempt, "ok": False, "error": str(error)}, began)
-        raise
     _attempted(work, {**attempt, "ok": True, "error": ""}, began)
 
 
@@ -262,7 +313,7 @@ def elsewhere(work: Work, _asked: Namespace) -> Any:
 def retrieve(work: Work, asked: Namespace) -> Any:
     """Bring a backup back from the second store, decoded in full before it gets its name again."""
     settings = _with_second_store(work)
-    with work.store.locked("a retrieval"):
+    with work.locked("a retrieval"):
         staged = work.store.stage(asked.id)
         try:
             manifest = offsite.fetch(settings, asked.id, staged, work.report)
@@ -271,6 +322,7 @@ def retrieve(work: Work, asked: Namespace) -> Any:
                 decode_all(settings, work.kinds, manifest, staged, work.report)
                 detail = "decoded when it was brought back from off-site"
             proof = Proof(written(now()), FULL, True, round(time.monotonic() - began, 3), detail)
+            files.write(str(staged / PINNED), f"brought back from off-site {written(now())}")  # or it would expire at once
             work.store.publish(staged, manifest, proof)
         finally:
             work.store.discard(staged)
@@ -286,7 +338,7 @@ def _with_second_store(work: Work) -> Settings:
 
 def restore(work: Work, asked: Namespace) -> Any:
     """Restore a backup beside the live data, then swap the two."""
-    with work.store.locked("a restore"), work.identity() as identity:
+    with work.locked("a restore"), work.identity() as identity:
         sources = tuple(filter(None, asked.only.split(",")))
         wanted = Request(asked.id, sources, asked.by, asked.force, asked.skip_safety, identity)
         try:
@@ -297,7 +349,7 @@ def restore(work: Work, asked: Namespace) -> Any:
 
 def restore_undo(work: Work, _asked: Namespace) -> Any:
     """Finish a restore that died, by bringing back what was."""
-    with work.store.locked("the undo of a restore"):
+    with work.locked("the undo of a restore"):
         try:
             return Restore(work.settings, work.kinds, work.store, work.report, work.agent).undo()
         finally:
@@ -307,7 +359,7 @@ def restore_undo(work: Work, _asked: Namespace) -> Any:
 def rehearse(work: Work, asked: Namespace) -> Any:
     """Run the next version's migration on a restored copy; image, command and environment come with the request."""
     known = work.request
-    with work.store.locked("a rehearsal"), work.identity() as identity:
+    with work.locked("a rehearsal"), work.identity() as identity:
         wanted = Rehearsal(known["image"], tuple(known["command"]), known["environment"], known["volumes"], asked.id,
                            float(known["timeout"]), identity)  # fmt: skip
         return Rehearse(work.settings, work.kinds, work.store, work.report).rehearse(wanted)
@@ -315,13 +367,15 @@ def rehearse(work: Work, asked: Namespace) -> Any:
 
 def pin(work: Work, asked: Namespace) -> Any:
     """Keep a backup until it is unpinned."""
-    work.store.pin(asked.id, asked.note)
+    with work.locked("a pin"):  # an expiry that has decided already would delete it all the same
+        work.store.pin(asked.id, asked.note)
     return {"id": asked.id, "pinned": asked.note}
 
 
 def unpin(work: Work, asked: Namespace) -> Any:
     """Leave a backup to the policy again."""
-    work.store.pin(asked.id, "")
+    with work.locked("the end of a pin"):  # an expiry that has decided already would delete it all the same
+        work.store.pin(asked.id, "")
     return {"id": asked.id, "pinned": ""}
 
 

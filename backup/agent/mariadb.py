@@ -43,19 +43,19 @@ class MariaDb:
             raise Refused(f"{source.name} has no `database`", fix="name it in ops.toml")
         self.source, self.settings, self.database = source, settings, source.database
         self.reach = Reach(settings, source, engine)
-        self._port, self._user = source.port or 3306, source.user or "root"
+        self._port, self.user = source.port or 3306, source.user or "root"
 
     @contextmanager
     def toolbox(self) -> Iterator[Toolbox]:
         """Start a toolbox that can log in."""
-        files = {OPTIONS: options(self.reach.host, self._port, self._user, self.source.password)}
+        files = {OPTIONS: options(self.reach.host, self._port, self.user, self.source.password)}
         with explained(FIXES), self.reach.toolbox({}, files) as box:
             yield box
 
     def ask(self, text: str, database: str | None = None) -> list[Any]:
         """Have short commands run; returns the lines of their answer, decoded."""
         name = self.database if database is None else database
-        there = ["--no-defaults", "-h", self.reach.host, "-P", str(self._port), "-u", self._user, "--protocol=tcp",
+        there = ["--no-defaults", "-h", self.reach.host, "-P", str(self._port), "-u", self.user, "--protocol=tcp",
                  *([f"--{TRUSTED}"] if self.source.container else []), *([f"--database={name}"] if name else [])]  # fmt: skip
         with explained(FIXES), self.reach.place({"MYSQL_PWD": self.source.password}) as place:
             return lines(place.run(tool("mariadb", [*there, *CLIENT]), sql.PLAIN + text))
@@ -78,7 +78,7 @@ class MariaDb:
             known = counting.known
         versions = {"server": known["server"], "collation": known["collation"]}
         return Item(name, self.source.kind, (archive, *files), counts, counting.schema, versions,
-                    time.monotonic() - began, (*counting.warnings, *unsaved))  # fmt: skip
+                    time.monotonic() - began, (*counting.warnings, *unsaved), exact=not counting.warnings)  # fmt: skip
 
     def decode(self, saved: Saved, work: Path) -> None:
         """Level 2: decode every file to its end, where its last line tells that it is whole."""

@@ -49,7 +49,7 @@ class MariaDbTrial:
 @contextmanager
 def trial_server(mariadb: MariaDb, saved: Saved) -> Iterator[MariaDbTrial]:
     """Start a throwaway server and restore into it, into a database of the same name."""
-    password = secrets.token_hex(16)
+    password = mariadb.source.password or secrets.token_hex(16)
     environment = {f"{image}_ROOT_PASSWORD": password for image in ("MARIADB", "MYSQL")}
     files = {OPTIONS: options("127.0.0.1", 3306, "root", password)}
     kit = Kit(mariadb.reach.image(), "none", environment, files, server=True, arguments=QUICK)
@@ -57,7 +57,19 @@ def trial_server(mariadb: MariaDb, saved: Saved) -> Iterator[MariaDbTrial]:
         box.ready(f"$(command -v mariadb || command -v mysql) {FROM_OPTIONS} -e 'SELECT 1'", READY)
         box.run(client(""), create(mariadb.database, saved))
         box.consume(client(mariadb.database), lambda fd: saved.read(f"{mariadb.source.name}.sql", fd))
+        login = box.write("login.sql", _login(mariadb))
+        box.start(["sh", "-c", f'exec "$@" <{login}', "mariadb", *client("")]).finish()
         yield MariaDbTrial(box, mariadb.database)
+
+
+def _login(mariadb: MariaDb) -> str:
+    """Return what lets the source's own user in, as a rehearsed migration comes; users are not restored here."""
+    user, password = (sql.literal(text) for text in (mariadb.user, mariadb.source.password))
+    if mariadb.user == "root":
+        return "DO 1;\n"
+    return f"""{sql.PLAIN}CREATE USER IF NOT EXISTS {user}@'%' IDENTIFIED BY {password};
+GRANT ALL ON {sql.name(mariadb.database).replace("_", chr(92) + "_").replace("%", chr(92) + "%")}.* TO {user}@'%';
+"""
 
 
 def create(database: str, saved: Saved) -> str:

@@ -138,11 +138,19 @@ class Item:
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    exact: bool = True  # whether the counts are of the dump's very moment; else nothing can be compared with them
 
     @property
     def bytes(self) -> int:
         """Return the size on disk."""
         return sum(one.bytes for one in self.files)
+
+    def differences(self, found: Mapping[str, int]) -> str:
+        """Say which counts differ from those of this item; nothing where none does, or nobody could know."""
+        return ", ".join(
+            f"{name}: {found.get(name, 'missing')} instead of {self.counts.get(name, 'none')}"
+            for name in sorted({*self.counts, *found}) if self.exact and self.counts.get(name) != found.get(name)
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,11 @@ def tell(settings: Settings, store: Store, report: Report, now: datetime) -> Non
                 title, text = words(settings, notice, good[-1] if good else "")
                 problems = _send_all(settings.notify, title, text, report, failed=notice.kind != RECOVERED)
                 store.note({"event": "notice", "about": notice.about, "kind": notice.kind, "finished": written(now),
-                            "ok": len(problems) < len(settings.notify), "error": "; ".join(problems)})  # fmt: skip
+                            "ok": len(problems) < len(settings.notify), "error": "; ".join(problems)}, report.warn)  # fmt: skip
     if settings.ping and (id := ping_due(store.history())) in good:
         if problem := ping(settings.ping):
             report.warn(f"the dead-man switch was not reached: {problem}")
-        store.note({"event": "ping", "id": id, "ok": not problem, "error": problem, "finished": written(now)})
+        store.note({"event": "ping", "id": id, "ok": not problem, "error": problem, "finished": written(now)}, report.warn)
 
 
 def _send_all(urls: Sequence[str], title: str, text: str, report: Report, *, failed: bool) -> list[str]:

@@ -76,9 +76,7 @@ def fetch(settings: Settings, id: str, target: Path, report: Report) -> Manifest
     What was compressed is compressed anew. Raises BackupError.
     """
     with opened(settings) as restic:
-        found = next((one for one in _whole(restic.snapshots(_app(settings))) if one.id == id), None)
-        if found is None:
-            raise BackupError(f"there is no backup {id} off-site")
+        found = _saved_as(id, _whole(restic.snapshots(_app(settings))), settings.server)
         record: dict[str, Any] = json.loads(restic.run("dump", found.record, RECORD))
         manifest = Manifest.from_json(json.dumps(record["manifest"]))
         codec, warning = choose(settings.compression, settings.level)
@@ -86,6 +84,18 @@ def fetch(settings: Settings, id: str, target: Path, report: Report) -> Manifest
             report.warn(warning)
         items = [_fetch_item(restic, one, record["snapshots"], target, codec, report) for one in manifest.items]
         return replace(manifest, items=tuple(items), compression=manifest.compression if manifest.encrypted else codec.name)
+
+
+def _saved_as(id: str, whole: Sequence[Stored], server: str) -> Stored:
+    """Return a server's own backup of that id: one run gives it to all servers. Another's only where there is no doubt."""
+    named = [one for one in whole if one.id == id]
+    found = [one for one in named if one.server == server] or named
+    if not found:
+        raise BackupError(f"there is no backup {id} off-site")
+    if len({one.server for one in found}) > 1:
+        raise BackupError(f"several servers saved a backup {id}", f"{', '.join(one.server for one in found)}, and none is called {server}",
+                          "give this server the name of the one that it replaces")  # fmt: skip
+    return found[0]
 
 
 def _fetch_item(
@@ -262,5 +272,6 @@ def pending(settings: Settings, local: Store) -> Backup | None:
     if not settings.offsite:
         return None
     stored = {one.get("id") for one in local.history() if one.get("event") == "offsite" and one.get("ok")}
-    newest = next((one for one in reversed(local.backups()[0]) if one.whole), None)
+    moment = datetime.now(timezone.utc)  # noqa: UP017  # 3.10
+    newest = next((one for one in reversed(local.backups()[0]) if one.whole and one.taken <= moment), None)
     return newest if newest and newest.id not in stored else None

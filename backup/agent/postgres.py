@@ -14,6 +14,7 @@ from backup.agent import postgres_sql as sql
 from backup.agent.errors import BackupError, Refused
 from backup.agent.model import Item, Settings, Source
 from backup.agent.postgres_restore import PostgresReplacement, PostgresTrial, conninfo, psql, trial_server
+from backup.agent.programs import Program
 from backup.agent.reach import Reach, explained
 from backup.agent.source import Saved, Stage, State
 from backup.agent.toolbox import INSIDE, Talk, Toolbox
@@ -75,15 +76,18 @@ class Postgres:
             talk.say(sql.BEGIN.format(wait=sql.LOCK_WAIT))
             known = json.loads(talk.hear(sql.END))
             _fits(known)
-            roles = box.start(_pg_dumpall(self.database, passwords=known["roles"]))
             talk.say(sql.LOCK)
             talk.hear(sql.END)
-            talk.say(f"{sql.SCHEMA}{sql.COUNT}\\echo {sql.END}\n")  # answered while pg_dump runs
+            talk.say(f"{sql.BEFORE_COUNTING}{sql.SCHEMA}{sql.COUNT_WITHIN}\\echo {sql.END}\n")  # answered while pg_dump runs
             dumped = ["pg_dump", "-w", "-Fc", "-Z0", f"--snapshot={known['snapshot']}",
                       f"--lock-wait-timeout={sql.LOCK_WAIT}s", "-d", conninfo(self.database)]  # fmt: skip
-            archive = box.produce(dumped, lambda fd: stage.save(name, f"{name}.pgdump", fd))
+            roles: list[Program] = []  # the engine starts one program after another: pg_dump comes first
+            also = _pg_dumpall(self.database, passwords=known["roles"])
+            archive = box.produce(
+                dumped, lambda fd: stage.save(name, f"{name}.pgdump", fd), lambda _: roles.append(box.start(also))
+            )
             schema, counts = _counted(talk)
-            roles.finish()
+            roles[0].finish()
             with (box.folder / "globals.sql").open("rb") as file:
                 globals_ = stage.save(name, f"{name}.globals.sql", file.fileno())
         return Item(

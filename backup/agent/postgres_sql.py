@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 END = "--tidegate--"
-LOCK_WAIT = 60  # seconds to wait for somebody who changes a table
+LOCK_WAIT = 15  # seconds to wait for somebody who changes a table; whoever wants that table next waits behind us
 
 _USERS_OWN = """n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = {kind}::regclass AND d.objid = {oid} AND d.deptype = 'e')"""
@@ -30,9 +30,13 @@ SELECT json_build_object('snapshot', pg_export_snapshot(), 'server', current_set
 # Locked at once, so that nobody who waits to change a table gets between our count of it and pg_dump's lock.
 LOCK = f"SELECT format('LOCK TABLE ONLY %I.%I IN ACCESS SHARE MODE', n.nspname, c.relname) {_TABLES} \\gexec\n\\echo {END}\n"
 
-COUNT = f"""SELECT format('SELECT json_build_array(%L, count(*)) FROM ONLY %I.%I', format('%I.%I', n.nspname, c.relname),
-  n.nspname, c.relname) {_TABLES} ORDER BY c.oid \\gexec
-"""
+_COUNT = """SELECT format('SELECT json_build_array(%L, count(*)) FROM ONLY %I.%I', format('%I.%I', n.nspname, c.relname),
+  n.nspname, c.relname)"""
+COUNT = f"{_COUNT} {_TABLES} ORDER BY c.oid \\gexec\n"
+# In the transaction of a dump: a count locks the table's indexes too, and thousands of those for as long as the dump takes
+# would leave no room in the live server's table of locks.
+BEFORE_COUNTING = "SAVEPOINT counting;\n"
+COUNT_WITHIN = f"{_COUNT}, 'ROLLBACK TO SAVEPOINT counting' {_TABLES} ORDER BY c.oid \\gexec\n"
 
 _SCHEMA = f"""SELECT encode(sha256(convert_to(coalesce(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), ''), 'UTF8')), 'hex') FROM (
   SELECT concat_ws(' ', 'column', c.oid::regclass, c.relkind, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -52,7 +56,8 @@ _SCHEMA = f"""SELECT encode(sha256(convert_to(coalesce(string_agg(line, E'\\n' O
 ) AS lines"""
 
 SCHEMA = f"SELECT json_build_object('schema', ({_SCHEMA}));\n"
-STATE = f"""{PLAIN}SELECT json_build_object('schema', ({_SCHEMA}), 'server', current_setting('server_version'),
+# A view is described under a lock of what it shows: somebody may be changing that and not finish.
+STATE = f"""{PLAIN}SET lock_timeout = '{LOCK_WAIT}s'; SELECT json_build_object('schema', ({_SCHEMA}), 'server', current_setting('server_version'),
   'bytes', pg_database_size(current_database()));
 """
 

@@ -136,7 +136,8 @@ class Program:
         """Return why it failed, if it is over and did."""
         if not self.over or self.code == 0:
             return None
-        how = "was killed" if self.code in (None, 137, 143) else f"ended with exit code {self.code}"
+        ended = {None: "was killed", 137: "was killed", 143: "was killed", 126: "could not be started in its container"}
+        how = ended.get(self.code, f"ended with exit code {self.code}")
         return BackupError(f"{self.name} {how}", self.err or self._trouble or "it said nothing")
 
 

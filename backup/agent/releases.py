@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backup.agent.model import Settings
+from ops.agent.files import read
 
 
 def serving(settings: Settings) -> Mapping[str, Any]:
@@ -25,11 +26,11 @@ def restore_points(settings: Settings) -> dict[str, str]:
 def _manifests(settings: Settings) -> dict[str, Mapping[str, Any]]:
     folder = settings.folder / "releases"
     files = [*folder.glob("*.staged"), *folder.glob("*.json")]
-    return {file.stem: known for file in files if (known := _document(file.read_text()))}
+    return {file.stem: known for file in files if (known := _document(read(str(file)) or ""))}  # a deploy may rename them now
 
 
 def _first_line(path: Path) -> str:
-    return path.read_text().partition("\n")[0] if path.exists() else ""
+    return (read(str(path)) or "").partition("\n")[0]
 
 
 def _document(text: str) -> Mapping[str, Any]:

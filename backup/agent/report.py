@@ -41,5 +41,5 @@ class Report:
     def _write(self, event: str, plain: str, **fields: Any) -> None:
         try:
             print(json.dumps({"event": event, **fields}) if self._json else plain, file=self._out, flush=True)
-        except BrokenPipeError:
-            pass  # nobody listens any more; that must not keep anything from being finished or undone
+        except OSError:
+            pass  # nobody listens any more, or the log's disk is full; that must not keep anything from being finished or undone

@@ -26,7 +26,7 @@ from backup.agent.room import require_room
 from backup.agent.run import Run, Wanted
 from backup.agent.source import Kinds, Replacement, Saved
 from backup.agent.store import Backup, Store
-from backup.agent.verify import check_sums, differences, source_of
+from backup.agent.verify import check_sums, source_of
 from backup.agent.writers import Writers
 from ops.agent import files
 from ops.agent.engine import EngineError
@@ -192,7 +192,7 @@ class Restore:
         self._report.say(f"restoring {source.name} beside the live one")
         saved = Saved(item, backup.folder, self._report, identity)
         made = self._kinds.driver(self._settings, source).beside(saved, tag)
-        if differing := differences(item.counts, made.counts()):
+        if differing := item.differences(made.counts()):
             raise BackupError(f"{source.name}: the restored data differs from the manifest", differing)
         return made
 
@@ -265,7 +265,7 @@ def _kept(where: str) -> dict[str, str]:
 def _swap_back(made: Mapping[str, Replacement]) -> None:
     """Swap back every source, the others too where one fails. Raises BackupError naming those that failed."""
     failed = {}
-    for name, one in made.items():
+    for name, one in reversed(list(made.items())):  # a folder may hold what was swapped before it
         try:
             one.swap_back()
         except (BackupError, EngineError, OSError) as error:

@@ -10,6 +10,8 @@ from itertools import pairwise, takewhile
 
 from backup.agent.model import written
 
+ROW = 3  # good ones in a row that end a freeze
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -191,11 +193,13 @@ def _freezes(ordered: Sequence[Known], good: Sequence[Known], policy: Policy, no
     if now - good[0].taken > policy.overdue:
         yield f"the newest good backup is {span(now - good[0].taken)} old, {expected}"
     # The newest `minimum` are never deleted: a gap between them is one of failures or of the clock, never the policy's own.
-    for later, earlier in pairwise(good[: policy.minimum]):
+    # Few are enough: who keeps a hundred must not wait for a hundred after each night that a server was down.
+    row = min(policy.minimum, ROW)
+    for later, earlier in pairwise(good[:row]):
         if later.taken - earlier.taken > policy.overdue:
             gap = span(later.taken - earlier.taken)
-            yield f"no good backup for {gap} before {written(later.taken)}, {expected}: waiting for {policy.minimum} in a row"
-    yield from _falls(good[: max(policy.minimum, 2)], policy.shrink)
+            yield f"no good backup for {gap} before {written(later.taken)}, {expected}: waiting for {row} in a row"
+    yield from _falls(good[: max(row, 2)], policy.shrink)
 
 
 def _falls(good: Sequence[Known], shrink: float) -> Iterator[str]:

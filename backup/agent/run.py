@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from backup.agent.model import FULL, DataFile, Item, Manifest, Proof, Settings, 
 from backup.agent.report import Report
 from backup.agent.source import Driver, Kinds, Saved, Stage, State
 from backup.agent.store import Store
-from backup.agent.streams import Codec, choose, create, measure, pipe, sync
+from backup.agent.streams import Codec, choose, fill
 
 ROOM = 1.5  # times the last size must be free
 
@@ -66,7 +65,7 @@ class Run:
                 id=wanted.id, app=self._settings.app, environment=self._settings.environment, server=self._settings.server,
                 types=wanted.types, started=written(now), finished=written(now.fromtimestamp(time.time(), now.tzinfo)),
                 seconds=round(time.monotonic() - began, 3), items=tuple(items), failed=failed,
-                release=str(serving.get("id", "")), migration=str(serving.get("migration", "")), before=wanted.before, only=self._left_out(wanted),
+                release=str(serving.get("id", "")), migration=str(serving.get("migration", "")), before=wanted.before, only=self._only({*present, *failed}),
                 by=wanted.by, compression=codec.name, encrypted=bool(self._settings.recipients), agent=self._agent,
             )  # fmt: skip
             seconds = round(sum(one.seconds for one in items), 3)
@@ -75,8 +74,9 @@ class Run:
         finally:
             self._store.discard(staged)
 
-    def _left_out(self, wanted: Wanted) -> tuple[str, ...]:
-        return wanted.only if set(wanted.only) < {one.name for one in self._settings.sources} else ()
+    def _only(self, tried: set[str]) -> tuple[str, ...]:
+        """Return the sources a backup is of when those are not all: nobody asked for others, or they are not there yet."""
+        return tuple(sorted(tried)) if tried < {one.name for one in self._settings.sources} else ()
 
     def _look(self, sources: Sequence[Source], first: bool) -> tuple[dict[str, State], dict[str, str]]:
         """Return the sources that are there, and why others cannot be saved."""
@@ -153,12 +153,7 @@ class Run:
         """Encrypt a file to the public keys only, so that not even this server can read it any more."""
         source, path = staged / plain.name, staged / f"{plain.name}.age"
         keys = [word for one in self._settings.recipients for word in ("-r", one)]
-        target = create(path)
-        try:
-            with source.open("rb") as file:
-                pipe([["age", *keys]], file.fileno(), target)
-        finally:
-            os.close(target)
-        sync(path)
+        with source.open("rb") as file:
+            encrypted, _ = fill(path, [["age", *keys]], file.fileno())
         source.unlink()
-        return measure(path)
+        return encrypted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Protocol
 from backup.agent.errors import BackupError
 from backup.agent.model import DataFile, Item, Settings, Source
 from backup.agent.report import Report
-from backup.agent.streams import Argv, Codec, create, decoders, measure, pipe, sync
+from backup.agent.streams import Argv, Codec, decoders, fill, pipe
 from ops.agent.engine import Engine
 
 
@@ -43,15 +44,16 @@ class Stage:
 
     def save(self, source: str, name: str, stdin: int, stages: Sequence[Argv] = (), fine: Sequence[int] = (0,)) -> DataFile:
         """Write what comes from a descriptor, through the programs and the compressor, into a new file; durable."""
-        path = self.folder / f"{name}{self.codec.suffix}"
-        target = create(path)
-        try:
-            self.said = pipe([*stages, *self.codec.encode()], stdin, target, fine=fine,
-                             watch=lambda: self.report.bytes(source, os.fstat(target).st_size, self.total))  # fmt: skip
-        finally:
-            os.close(target)
-        sync(path)
-        return measure(path)
+        found, self.said = fill(self.folder / f"{name}{self.codec.suffix}", [*stages, *self.codec.encode()], stdin, fine=fine,
+                                told=lambda done: self._grew(source, done))  # fmt: skip
+        return found
+
+    def _grew(self, source: str, done: int) -> None:
+        """Tell how far it is, and give up before the room that must stay is taken: a full disk would stop the live app."""
+        self.report.bytes(source, done, self.total)
+        if (free := shutil.disk_usage(self.folder).free) < self.settings.reserve:
+            raise BackupError(f"{source}: {free // 1024**2} MB are left on the disk of the backups",
+                              f"the reserve of {self.settings.reserve // 1024**2} MB must stay free", "make room for backups")  # fmt: skip
 
 
 @dataclass(frozen=True)

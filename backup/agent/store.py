@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -67,6 +67,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._unwritten: list[dict[str, Any]] = []
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
@@ -128,7 +129,7 @@ class Store:
                     found.append(self._read(folder))
                 except (OSError, ValueError) as error:
                     problems.append(f"{folder.name} is damaged and not touched: {error}")
-        return found, problems
+        return sorted(found, key=lambda one: (one.taken, one.id)), problems  # ids may be of another machine's clock
 
     def get(self, id: str) -> Backup:
         """Return a backup. Raises BackupError for one that is not there or damaged."""
@@ -167,15 +168,21 @@ class Store:
         sync(self.folder)
         shutil.rmtree(trash)
 
-    def note(self, record: dict[str, Any]) -> None:
-        """Append a line to the history, durably."""
-        _append(self.folder / "history.jsonl", json.dumps(record))
+    def note(self, record: dict[str, Any], warn: Callable[[str], None] | None = None) -> None:
+        """Append a line to the history, durably; with `warn` a full disk is only told: people must still hear of the record."""
+        try:
+            _append(self.folder / "history.jsonl", json.dumps(record))
+        except OSError as error:
+            if warn is None:
+                raise
+            self._unwritten.append(json.loads(json.dumps(record)))
+            warn(f"the history lacks a line: {error}")
 
     def history(self) -> list[dict[str, Any]]:
         """Return the history, oldest first; half a line, as a power cut leaves it, is left out."""
         path = self.folder / "history.jsonl"
         lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else ()
-        return [known for line in lines if (known := _record(line))]
+        return [*(known for line in lines if (known := _record(line))), *self._unwritten]
 
 
 def _write_new(path: Path, text: str) -> None:

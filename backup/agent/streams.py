@@ -18,6 +18,7 @@ from backup.agent.errors import BackupError, Untried
 from backup.agent.model import DataFile
 
 Argv = Sequence[str]
+BLOCK = 1 << 20
 LOOK = 0.5  # seconds between two looks at the bytes written
 FULL = ("No space left on device", "Wrote only")  # what programs say on a full disk; the second is tar
 
@@ -65,7 +66,7 @@ def decoders(name: str, identity: int | None = None) -> list[Argv]:
 
 def create(path: Path) -> int:
     """Create a file that nobody else has and return its descriptor. Raises FileExistsError."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def pipe(
@@ -95,6 +96,31 @@ def pipe(
         said = [_said(file) for file in words]
     _judge(stages, codes, said, fine)
     return said
+
+
+def fill(path: Path, stages: Sequence[Argv], stdin: int, *, told: Callable[[int], None] = lambda _: None,
+         fine: Sequence[int] = (0,)) -> tuple[DataFile, list[str]]:  # fmt: skip
+    """Write what comes from a descriptor, through programs, into a new file; durable. Returns also what they said.
+
+    It is hashed while it grows, as programs only append to it; `told` is given its size twice a second.
+    """
+    digest, size = hashlib.sha256(), 0
+
+    def follow() -> None:
+        nonlocal size
+        while block := os.pread(target, BLOCK, size):
+            digest.update(block)
+            size += len(block)
+        told(size)
+
+    target = create(path)
+    try:
+        said = pipe(stages, stdin, target, watch=follow, fine=fine)
+        follow()
+        os.fsync(target)
+    finally:
+        os.close(target)
+    return DataFile(path.name, size, digest.hexdigest()), said
 
 
 def _start(
@@ -163,7 +189,7 @@ def measure(path: Path) -> DataFile:
     """Return a file's size and SHA-256 as they are on the disk."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
-        while block := file.read(1 << 20):
+        while block := file.read(BLOCK):
             digest.update(block)
         return DataFile(path.name, os.fstat(file.fileno()).st_size, digest.hexdigest())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from backup.agent.source import Driver, Kinds, Saved
 from backup.agent.store import Backup, Store
 from backup.agent.streams import measure
 
+OTHER = "choose another backup: inv backup.list"
 FALSE = ("", "0", "f", "false", "no")
 
 
@@ -50,14 +50,17 @@ def check_sums(backup: Backup, report: Report, only: tuple[str, ...] = ()) -> No
             path = backup.folder / file.name
             if not path.is_file():
                 raise BackupError(f"{backup.id}: {file.name} is gone")
-            found = measure(path)
+            try:
+                found = measure(path)
+            except OSError as error:  # a dying disk: what cannot be read is as good as gone
+                raise BackupError(f"{backup.id}: {file.name} cannot be read", str(error), OTHER) from error
             if found != file:
                 how = (
                     f"{found.bytes} bytes instead of {file.bytes}"
                     if found.bytes != file.bytes
                     else "other bytes than were written"
                 )
-                raise BackupError(f"{backup.id}: {file.name} is damaged", how, "choose another backup: inv backup.list")
+                raise BackupError(f"{backup.id}: {file.name} is damaged", how, OTHER)
 
 
 def _prove(
@@ -101,15 +104,7 @@ def source_of(settings: Settings, item: Item) -> Source:
 
 def _trial(driver: Driver, saved: Saved, source: Source, work: Path) -> None:
     with driver.trial(saved, work) as trial:
-        if differing := differences(saved.item.counts, trial.counts()):
+        if differing := saved.item.differences(trial.counts()):
             raise BackupError(f"{source.name}: the restored data differs from the manifest", differing)
         if source.smoke and (answer := trial.query(source.smoke).strip()).lower() in FALSE:
             raise BackupError(f"{source.name}: the smoke query says {answer!r}", source.smoke)
-
-
-def differences(wanted: Mapping[str, int], found: Mapping[str, int]) -> str:
-    """Say which counts differ, nothing when none does."""
-    return ", ".join(
-        f"{name}: {found.get(name, 'missing')} instead of {wanted.get(name, 'none')}"
-        for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)
-    )  # fmt: skip

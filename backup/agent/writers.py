@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape, glob
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,8 @@ class Writers:
 
     def start(self, paused: Paused, *, must: bool) -> None:
         """Start what ran and wait until it is healthy. Raises BackupError, or only says so unless it `must` be."""
+        if not must:
+            paused = replace(paused, containers=tuple(one for one in paused.containers if self._exists(one)))
         if not paused.containers:
             return
         self._at_once([[["POST", f"/containers/{quote(one.name)}/start", None, [304], 60.0]] for one in paused.containers])
@@ -128,6 +130,14 @@ class Writers:
             [["POST", f"/containers/{quote(one.name)}/update", {"RestartPolicy": dict(one.policy)}, [], 60.0]]
             for one in paused.containers
         ])  # fmt: skip
+
+    def _exists(self, one: Writer) -> bool:
+        """Tell whether a container is there still: a person may have removed it while it was stopped."""
+        name = quote(json.dumps({"name": [f"^/{one.name}$"]}))
+        there = self._engine.call("GET", f"/containers/json?all=1&filters={name}", 60.0)
+        if not there:
+            self._report.warn(f"the container {one.name} is gone: deploy again")
+        return bool(there)
 
     def _wanted(self, one: Writer) -> dict[str, Any]:
         """Return how to tell that a container is well: by what its release's manifest says, else by staying up."""

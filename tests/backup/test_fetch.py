@@ -254,15 +254,16 @@ def test_by_hand_every_kind_has_its_tools() -> None:
         item("sqlite", "a b.sqlite.zst"),
         item("directory", "up.tar.gz.age"),
         item("postgres", "m.pgdump.xz", "m.globals.sql"),
-        item("mariadb", "m.sql.age"),
+        item("mariadb", "m.sql.age", "m.globals.sql.age"),
     )
     manifest = model.Manifest(ABSENT, "blog", "test", "one", ("manual",), "", "", 0.0, items)
     assert by_hand(manifest) == [
         "sha256sum -c SHA256SUMS",
         "zstd -q -d -c 'a b.sqlite.zst' > 'a b.sqlite'",
-        "age -d -i KEY_FILE up.tar.gz.age | gzip -d -c | tar -x -p -f - -C EMPTY_FOLDER",
+        "age -d -i KEY_FILE up.tar.gz.age | gzip -d -c | tar -x -p --numeric-owner --xattrs --xattrs-include='*' --acls -f - -C EMPTY_FOLDER",
         "cat m.globals.sql | psql -d postgres",
         "xz -q -d -c m.pgdump.xz | pg_restore --exit-on-error -d NEW_DATABASE",
+        "age -d -i KEY_FILE m.globals.sql.age | grep -v '`root`@' | mariadb --force",
         "age -d -i KEY_FILE m.sql.age | mariadb NEW_DATABASE",
     ]
 

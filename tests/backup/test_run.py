@@ -338,3 +338,9 @@ def test_a_backup_of_some_sources_does_not_stand_for_the_apps_data(app: App) -> 
     assert app.call(commands.status)["stale"]
     app.call(commands.run, only="posts,uploads")
     assert not app.call(commands.status)["stale"]
+
+
+def test_counts_that_are_not_of_the_dumps_moment_are_compared_with_nothing() -> None:
+    sure = Item("main", "mariadb", (), {"posts": 3})
+    assert sure.differences({"posts": 4}) == "posts: 4 instead of 3"
+    assert replace(sure, exact=False).differences({"posts": 4}) == ""

@@ -237,3 +237,13 @@ def test_progress_is_told_while_bytes_are_written(tmp_path: Path) -> None:
     os.close(reader)
     assert '"event": "bytes"' in out.getvalue()
     assert streams.LOOK == 0.5
+
+
+def test_what_is_hashed_while_it_is_written_is_what_lies_there_at_its_end(tmp_path: Path) -> None:
+    bursts: Argv = ["sh", "-c", 'for n in 1 2 3; do head -c 2500000 /dev/urandom; sleep "$0"; done', f"{streams.LOOK * 0.8}"]
+    sizes: list[int] = []
+    with Path(os.devnull).open("rb") as nothing:
+        filled, _ = streams.fill(tmp_path / "file", [bursts, ["cat"]], nothing.fileno(), told=sizes.append)
+    assert filled == measure(tmp_path / "file")
+    assert sizes == sorted(sizes)
+    assert (sizes[-1], len(set(sizes)) > 1) == (7_500_000, True), "hashed in several steps"

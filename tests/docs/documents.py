@@ -35,6 +35,16 @@ def blocks(document: Path, language: str) -> list[Snippet]:
     return [Snippet(f"{name(document)} {language} {nth}", text) for nth, text in enumerate(found, 1)]
 
 
+def by_heading(document: Path, language: str) -> dict[str, list[str]]:
+    """Return the fenced blocks of a language under each heading that has some."""
+    parts = re.split(r"^## (.+)$", document.read_text(), flags=re.MULTILINE)[1:]
+    found = {
+        heading: [match[2] for match in _BLOCK.finditer(text) if match[1] == language]
+        for heading, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+    return {heading: texts for heading, texts in found.items() if texts}
+
+
 def prose(document: Path) -> str:
     """Return a document without its fenced blocks."""
     return _BLOCK.sub("", document.read_text())

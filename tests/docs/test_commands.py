@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from invoke.parser import Parser, ParserContext
 from invoke.program import Program
 
 import tasks
-from tests.docs.documents import DOCUMENTS, ROOT, name, shell_commands
+from tests.docs.documents import DOCUMENTS, ROOT, blocks, name, shell_commands
 
 PROGRAMS = ("inv", "nox", "pip", "pipx", "uvx", "python3", "cd", "alias", "head", "tail", "docker", "echo")
 KNOWN = {*PROGRAMS, "~/tidegate/.venv/bin/pip"}
@@ -62,6 +63,15 @@ def test_every_nox_session_exists(document: Path) -> None:
 @every_document
 def test_only_known_programs_are_typed(document: Path) -> None:
     assert {words[0] for words in shell_commands(document)} <= KNOWN
+
+
+@every_document
+def test_scripts_stand_only_where_an_integration_test_executes_them(document: Path) -> None:
+    scripts = blocks(document, "bash")
+    assert not scripts or name(document) == "docs/restore-by-hand.md"
+    for script in scripts:
+        checked = subprocess.run(["bash", "-n"], input=script.text, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, script.where + checked.stderr
 
 
 @every_document

@@ -16,7 +16,7 @@ BLOCKS = [block for document in DOCUMENTS for block in blocks(document, "toml")]
 
 def files_named_in(table: dict[str, Any]) -> list[str]:
     """Return the files that a configuration names, at any depth."""
-    found = [str(value) for key, value in table.items() if key in ("certificate", "include", "dockerfile")]
+    found = [str(value) for key, value in table.items() if key in ("certificate", "include", "dockerfile", "compose")]
     return found + [file for value in table.values() if isinstance(value, dict) for file in files_named_in(value)]
 
 

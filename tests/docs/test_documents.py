@@ -17,7 +17,8 @@ from tests.docs.documents import DOCUMENTS, ROOT, anchors, blocks, inline, links
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
-SOURCES = "".join(path.read_text() for folder in ("ops", "deploy") for path in sorted((ROOT / folder).rglob("*.py")))
+PACKAGES = ("ops", "deploy", "backup")
+SOURCES = "".join(path.read_text() for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py")))
 
 
 def code_map() -> list[str]:
@@ -33,7 +34,7 @@ def code_map() -> list[str]:
 
 def modules() -> set[str]:
     """Return every module of the packages."""
-    return {path.relative_to(ROOT).as_posix() for folder in ("ops", "deploy") for path in (ROOT / folder).rglob("*.py")}
+    return {path.relative_to(ROOT).as_posix() for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")}
 
 
 def tree() -> dict[int, list[str]]:
@@ -62,7 +63,7 @@ def test_files_named_in_the_prose_exist(document: Path) -> None:
     paths = [
         text
         for text in inline(document)
-        if re.fullmatch(r"(ops|deploy|tests|docs|docker|example|requirements|\.github)/[\w./-]*", text)
+        if re.fullmatch(r"(ops|deploy|backup|tests|docs|docker|example|requirements|\.github)/[\w./-]*", text)
     ]
     assert [path for path in paths if not (ROOT / path).exists()] == []
 

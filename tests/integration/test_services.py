@@ -26,9 +26,10 @@ def tide(root: Path, servers: list[Server], tag: str) -> Iterator[App]:
     place = {**sandbox, "hosts": sandbox["hosts"][:1], "domain": "tide.localhost"}
     place.pop("domains", None)
     environments = {"sandbox": {"domain": "tide.localhost"}, "one": place, "two": place}
-    app = App(
-        root, servers[:1], {**known, "app": {**known["app"], "name": f"tide-{tag}"}, "environments": environments}, "tide.toml"
-    )
+    name = f"tide-{tag}"
+    source = {**known["app"]["backup"]["sources"]["db"], "container": f"{name}-services-db-1"}
+    described = {**known["app"], "name": name, "backup": {"reserve": "10m", "sources": {"db": source}}}
+    app = App(root, servers[:1], {**known, "app": described, "environments": environments}, "tide.toml")
     secrets = root / ".env.one"
     secrets.touch(mode=0o600)
     url = f"postgresql://blog:tide%24w%2F%C3%BCr@{app.name}-db:5432/blog"
@@ -65,6 +66,16 @@ def test_a_database_beside_the_app_survives_deploys_under_load_and_its_data_outl
     assert "banner-spring" not in tide.get("/")[0][1]
     assert json.loads(tide.get("/health")[0][1])["schema"] == 3
     assert set(users.acknowledged[0]) <= posts(tide.servers[0], tide.domain)
+    assert status(tide) == [database]
+
+    before = posts(tide.servers[0], tide.domain)
+    taken = tide.inv("backup.run", "--json", *ONE).document
+    (id,) = (one["id"] for one in taken["servers"].values())
+    with tide.users(20, write=True) as late:
+        wait_until(lambda: len(late.acknowledged[0]) > 3, "nobody writes")
+    tide.inv("backup.restore", id, "--yes", *ONE)
+    assert posts(tide.servers[0], tide.domain) == before
+    assert not set(late.acknowledged[0]) & before
     assert status(tide) == [database]
 
     assert "runs as described" in tide.inv("services.up", *ONE).said

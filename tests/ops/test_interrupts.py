@@ -52,3 +52,41 @@ def test_once_it_is_decided_no_signal_interrupts() -> None:
         os.kill(process.pid, signal.SIGINT)
         assert "please wait" in process.stderr.readline()
         assert process.communicate("\n", timeout=30)[0] == "done\n"
+
+
+WAITING = """
+import os, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from ops.interrupts import interrupt_once, wait_for
+
+interrupt_once()
+ended, main = threading.Event(), threading.get_ident()
+
+def work():
+    while sys._current_frames()[main].f_code.co_filename != threading.__file__:
+        pass
+    print("ready", flush=True)
+    ended.wait()
+
+for _ in range(3):
+    threading.Thread(target=os.read, args=(0, 1), daemon=True).start()
+with ThreadPoolExecutor(1) as pool:
+    try:
+        wait_for([pool.submit(work)])
+    except KeyboardInterrupt:
+        print("undoing", flush=True)
+    ended.set()
+"""
+
+
+def test_several_signals_at_once_interrupt_a_wait_for_threads() -> None:
+    for _ in range(10):
+        command = [sys.executable, "-c", WAITING]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                process.send_signal(number)
+            assert process.stdout.readline() == "undoing\n"
