@@ -15,7 +15,7 @@ from backup.hosts import Done, on_each, settled
 from backup.progress import Printer
 from backup.settings import backup_of
 from ops.config import Environment
-from ops.errors import ConfigError
+from ops.errors import ConfigError, Refused
 from ops.secrets import resolve_secrets
 from ops.who import who
 
@@ -48,9 +48,9 @@ def verify(env: Environment, environ: Environ, printer: Printer, id: str = "", l
     return _ask(env, environ, printer, "verify", *([id] if id else []), "--level", level, request=request).where_it_is(id)
 
 
-def prune(env: Environment, environ: Environ, printer: Printer, *, dry_run: bool = False) -> Done:
-    """Delete what the policy does not keep."""
-    return _ask(env, environ, printer, "prune", *(["--dry-run"] if dry_run else []))
+def prune(env: Environment, environ: Environ, printer: Printer, *, dry_run: bool = False, thaw: bool = False) -> Done:
+    """Delete what the policy does not keep; with `thaw` also where it stopped because something looks wrong."""
+    return _ask(env, environ, printer, "prune", *(["--dry-run"] if dry_run else []), *(["--thaw"] if thaw else []))
 
 
 def explain(env: Environment, environ: Environ, printer: Printer) -> Done:
@@ -94,8 +94,18 @@ def retrieve(env: Environment, environ: Environ, printer: Printer, id: str) -> D
 
 
 def undo_restore(env: Environment, environ: Environ, printer: Printer) -> Done:
-    """Finish, on every server, a restore that died."""
-    return _ask(env, environ, printer, "restore-undo")
+    """Finish a restore that died, on every server, whatever ops.toml has become since."""
+
+    def work(client: Client) -> Any:
+        try:
+            return client.call("restore-undo", on_event=lambda event: printer.event(client.name, event))
+        except Refused as refused:
+            if refused.what.startswith("there are no settings"):
+                return {"id": None, "result": "nothing to undo"}
+            raise
+
+    with printer:
+        return on_each(env, work, None, env.hosts)
 
 
 def install(env: Environment, environ: Environ, printer: Printer) -> Done:

@@ -8,9 +8,9 @@ from typing import Any
 
 from backup.client import Client
 from backup.commands import identity_request
-from backup.hosts import Done, on_each, settled
+from backup.hosts import Done, on_each, saving, settled
 from backup.progress import Printer
-from ops.config import Environment
+from ops.config import Environment, HostAddress
 from ops.secret import Mask, Secret
 
 
@@ -24,8 +24,14 @@ class Trial:
     timeout: float
 
 
+def _where(env: Environment) -> tuple[HostAddress, ...]:
+    """Return the hosts on which a deploy would migrate, of those that have something to save."""
+    every = env.app.migrate is not None and env.app.migrate.on == "each"
+    return saving(env) if every else saving(env)[:1]
+
+
 def rehearse(env: Environment, environ: Mapping[str, str], printer: Printer, id: str, trial: Trial) -> Done:
-    """Rehearse on every server that has something to save; the environment's secrets travel over standard input only."""
+    """Rehearse wherever a deploy would migrate; the environment's secrets travel over standard input only."""
     request: dict[str, Any] = {
         **identity_request(env, environ), "image": trial.image, "command": list(trial.command), "timeout": trial.timeout,
         "environment": {key: value.reveal() if isinstance(value, Secret) else value for key, value in trial.environment.items()},
@@ -37,4 +43,4 @@ def rehearse(env: Environment, environ: Mapping[str, str], printer: Printer, id:
         return client.call("rehearse", *words, request=request, on_event=lambda event: printer.event(client.name, event))
 
     with printer, Mask(trial.environment):
-        return on_each(env, work, settled(env, environ))
+        return on_each(env, work, settled(env, environ), _where(env))

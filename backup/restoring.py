@@ -12,7 +12,7 @@ from backup.hosts import Done, on_each, saving, settled
 from backup.progress import Printer
 from backup.settings import backup_of
 from ops.config import Environment
-from ops.errors import ConfigError, Refused
+from ops.errors import ConfigError, NeedsPerson, Refused
 from ops.who import who
 
 Environ = Mapping[str, str]
@@ -53,6 +53,15 @@ def left_alone(env: Environment, planned: Sequence[Replaced]) -> list[str]:
     return [host.name for host in env.hosts if host.name not in {one.server for one in planned}]
 
 
+def require_one_writer(env: Environment, planned: Sequence[Replaced]) -> None:
+    """Refuse to replace a database that the app on other servers writes to as well: they are not paused. Raises Refused."""
+    shared = sorted({one.source for one in planned if (known := backup_of(env).sources.get(one.source)) and not known.each})
+    if shared and (others := left_alone(env, planned)):
+        raise Refused(f"the app on {', '.join(others)} writes to {', '.join(shared)} as well and would not be paused",
+                      why="what it writes until the restore is certain could be lost",
+                      fix="stop the app's containers there first, then restore with --force")  # fmt: skip
+
+
 def _place(env: Environment, source: str) -> str:
     """Return what a source is, as ops.toml has it."""
     known = backup_of(env).sources.get(source)
@@ -77,4 +86,11 @@ def restore(
                            on_event=lambda event: printer.event(client.name, event))  # fmt: skip
 
     with printer:
-        return on_each(env, work, settled(env, environ), hosts)
+        done = on_each(env, work, settled(env, environ), hosts)
+    if done.results and done.errors:
+        mixed = f"{', '.join(done.results)} has the restored data, {', '.join(done.errors)} its own"
+        back = "; ".join(f"inv backup.restore {one['safety']}" for one in done.results.values() if one.get("safety"))
+        errors = {name: NeedsPerson(mixed, where=name, why=str(error), fix=f"restore again, or go back: {back}")
+                  for name, error in done.errors.items()}  # fmt: skip
+        return Done(done.results, errors)
+    return done

@@ -71,9 +71,10 @@ def standing(console: Console, done: Done) -> list[str]:
     rows = [(server, *row) for server, found in done.results.items() for row in _standing(found)]
     console.table("", ("server", "what", "found"), rows)
     _problems(console, done)
-    stale = [server for server, found in done.results.items() if found["stale"]]
+    stale = [server for server, found in done.results.items() if found["stale"] or found["restoring"]]
     for server in stale:
-        console.say(f"{server}: no good backup that is young enough", "red")
+        wrong = "a restore never finished" if done.results[server]["restoring"] else "no good backup that is young enough"
+        console.say(f"{server}: {wrong}", "red")
     return stale
 
 

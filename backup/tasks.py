@@ -44,10 +44,17 @@ def backup_verify(c: Context, id: str = "", env: str = "sandbox", level: str = "
     _backup("verify", "proven", env, json=json, id=id, level=level)
 
 
-@task(name="prune", help={**ENV, **JSON, "dry-run": "show what would go and why, and delete nothing"})
-def backup_prune(c: Context, env: str = "sandbox", dry_run: bool = False, json: bool = False) -> None:
+@task(name="prune", help={**ENV, **JSON, **YES, "dry-run": "show what would go and why, and delete nothing",
+                          "thaw": "also what is only kept because something looks wrong; asks"})  # fmt: skip
+def backup_prune(
+    c: Context, env: str = "sandbox", dry_run: bool = False, thaw: bool = False, yes: bool = False, json: bool = False
+) -> None:
     """Delete the backups that the policy does not keep."""
-    _backup("prune", "explained", env, json=json, dry_run=dry_run)
+    if thaw and not dry_run:
+        with opened(json=json, yes=yes) as console:
+            if not console.confirm(f"delete backups of {env} although the policy is frozen? inv backup.explain says why it is"):
+                raise Exit("declined, nothing was deleted", 3)
+    _backup("prune", "explained", env, json=json, dry_run=dry_run, thaw=thaw)
 
 
 @task(name="explain", help={**ENV, **JSON})
@@ -98,6 +105,8 @@ def backup_restore(
         interrupt_once()
         planned = restoring.plan(environment, os.environ, id, tuple(filter(None, source.split(","))))
         show.to_replace(console, planned)
+        if not force:
+            restoring.require_one_writer(environment, planned)
         for name in restoring.left_alone(environment, planned):
             console.say(f"{name}: nothing of this is restored there; the app there is not paused and writes on", "yellow")
         if not console.confirm(f"replace the live data of {environment.app.name} in {environment.name} with backup {id}?"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -104,6 +105,16 @@ class BackupSource(Model):
         return self.on == "each" if self.on else self.kind in ("sqlite", "directory")
 
 
+def _below(folder: BackupSource, file: BackupSource) -> str | None:
+    """Return a file's path from a folder on, None where it lies elsewhere."""
+    if folder.volume != file.volume:
+        return None
+    above, path = (folder.path or "").rstrip("/"), file.path or ""
+    if not above or above == ".":
+        return path.removeprefix("./")
+    return path.removeprefix(f"{above}/") if path.startswith(f"{above}/") else None
+
+
 class Keep(Model):
     """How long backups of a type are kept: a period, a number of good ones, or whichever keeps more."""
 
@@ -162,6 +173,17 @@ class Backup(Model):
     def _something_is_saved(cls, value: dict[str, BackupSource]) -> dict[str, BackupSource]:
         if not value:
             raise ValueError("at least one source, as a table [app.backup.sources.NAME]")
+        return value
+
+    @field_validator("sources")
+    @classmethod
+    def _no_folder_holds_a_database(cls, value: dict[str, BackupSource]) -> dict[str, BackupSource]:
+        """A folder's archive would have the bare file of a database in it, and a restore would put that over the proper copy."""
+        for name, folder in value.items():
+            for other, file in value.items():
+                inside = _below(folder, file) if folder.kind == "directory" and file.kind == "sqlite" else None
+                if inside and not any(fnmatch(inside, one) or fnmatch(inside.rpartition("/")[2], one) for one in folder.exclude):
+                    raise ValueError(f'{name} without the database of {other}, which lies in it: exclude = ["{inside}*"]')
         return value
 
     @field_validator("identity")

@@ -79,7 +79,7 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "--first": {"action": "store_true"}, "--only": {"default": ""},
     },
     "verify": {"id": {**_ID, "nargs": "?", "default": ""}, "--level": {"choices": LEVELS, "default": "full"}},
-    "prune": {"--dry-run": {"action": "store_true"}},
+    "prune": {"--dry-run": {"action": "store_true"}, "--thaw": {"action": "store_true"}},
     "restore": {
         "id": _ID, "--only": {"default": ""}, "--by": {"default": ""}, "--force": {"action": "store_true"},
         "--skip-safety": {"action": "store_true"},

@@ -18,11 +18,12 @@ from typing import Any
 
 from backup.agent import due, metrics, notices, offsite, releases, toolbox
 from backup.agent.errors import BackupError, Partial, Refused
-from backup.agent.expire import expire, judge, known, scheduled
+from backup.agent.expire import expire, judge, known, scheduled, thawed
 from backup.agent.model import FULL, RESTORE, Manifest, Proof, Settings, new_id, utc, written
 from backup.agent.rehearse import DATABASES, Rehearsal, Rehearse
 from backup.agent.report import Report
 from backup.agent.restore import Request, Restore
+from backup.agent.retention import Decision
 from backup.agent.run import Run, Wanted
 from backup.agent.source import Kinds
 from backup.agent.store import PINNED, Backup, Store
@@ -106,7 +107,7 @@ def _run(work: Work, wanted: Wanted) -> Any:
     _attempted(work, {**attempt, "ok": manifest.complete, "bytes": manifest.bytes, "error": _failures(manifest)}, began)
     _supersede(work, manifest)
     if manifest.complete:
-        done["deleted"] = list(_expired(work))
+        done["deleted"] = list(_expired(work).due)
         return done
     raise Partial(f"{wanted.id} lacks {', '.join(manifest.failed)}", _failures(manifest), "mend it, then inv backup.run")
 
@@ -183,25 +184,30 @@ def _tell(work: Work, *, quietly: bool = False) -> None:
         notices.tell(work.settings, work.store, work.report, now())
 
 
-def _expired(work: Work) -> Mapping[str, str]:
-    decision = expire(work.settings, work.store, now())
-    for why in decision.frozen:
-        work.report.warn(f"nothing is deleted: {why}")
-    for id, why in decision.due.items():
+def _expired(work: Work, *, thaw: bool = False) -> Decision:
+    decision = judge(work.settings, work.store, now())
+    if thaw:
+        decision = thawed(decision)
+    elif decision.frozen:
+        work.report.warn(f"nothing is deleted: {'; '.join(decision.frozen)}")
+
+    def deleted(id: str, why: str) -> None:
         work.report.say(f"deleted {id}: {why}")
-        work.store.note({"event": "delete", "id": id, "why": why, "finished": written(now())})
-    return decision.due
+        work.store.note({"event": "delete", "id": id, "why": why, "finished": written(now())}, work.report.warn)
+
+    expire(work.store, decision, deleted)
+    return decision
 
 
 def prune(work: Work, asked: Namespace) -> Any:
-    """Delete what the policy does not keep."""
+    """Delete what the policy does not keep; with `--thaw` also where it stopped because something looks wrong."""
     if asked.dry_run:
-        return explain(work, asked)
-    with work.locked("an expiry"):
         decision = judge(work.settings, work.store, now())
-        deleted = list(_expired(work))
+        return {**asdict(thawed(decision) if asked.thaw else decision), "deleted": []}
+    with work.locked("an expiry"):
+        decision = _expired(work, thaw=asked.thaw)
         _tell(work)
-        return {**asdict(decision), "deleted": deleted}
+        return {**asdict(decision), "deleted": list(decision.due)}
 
 
 def explain(work: Work, _asked: Namespace) -> Any:
@@ -279,7 +285,11 @@ def scheduled_run(work: Work, _asked: Namespace) -> Any:
             _second_store(work, elsewhere)
         if not (types or elsewhere or drilled):
             _tell(work)
-        return {"run": done["id"] if done else None, "offsite": elsewhere.id if elsewhere else None, "drill": drilled["ok"] if drilled else None}
+        return {
+            "run": done["id"] if done else None,
+            "offsite": elsewhere.id if elsewhere else None,
+            "drill": drilled["ok"] if drilled else None,
+        }
 
 
 def _drill(work: Work) -> Any:
@@ -341,9 +351,11 @@ def restore(work: Work, asked: Namespace) -> Any:
     with work.locked("a restore"), work.identity() as identity:
         sources = tuple(filter(None, asked.only.split(",")))
         wanted = Request(asked.id, sources, asked.by, asked.force, asked.skip_safety, identity)
+        signal.alarm(LONGEST)
         try:
             return Restore(work.settings, work.kinds, work.store, work.report, work.agent).restore(wanted)
         finally:
+            signal.alarm(0)
             _tell(work)
 
 

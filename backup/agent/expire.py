@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from backup.agent import releases
 from backup.agent.model import Settings, utc
-from backup.agent.retention import DEFAULTS, Decision, Known, Policy, Rule, decide
+from backup.agent.retention import DEFAULTS, ELSE_DUE, Decision, Known, Policy, Rule, decide
 from backup.agent.store import Backup, Store
 
 SCHEDULES = ("/etc/cron.d/tidegate-{app}", "/etc/systemd/system/tidegate-backup-{app}.timer")
@@ -49,9 +50,15 @@ def judge(settings: Settings, store: Store, now: datetime) -> Decision:
     return decide([known(one, points) for one in store.backups()[0]], policy(settings), now, points)
 
 
-def expire(settings: Settings, store: Store, now: datetime) -> Decision:
-    """Delete what is due, and nothing while the policy is frozen; under the store's lock."""
-    decision = judge(settings, store, now)
-    for id in decision.due:
+def thawed(decision: Decision) -> Decision:
+    """Return what a frozen decision would have deleted as due; what is kept for another reason stays kept."""
+    due = {id: reasons[0].removeprefix(ELSE_DUE) for id, reasons in decision.kept.items() if reasons[0].startswith(ELSE_DUE)}
+    kept = {id: reasons for id, reasons in decision.kept.items() if id not in due}
+    return Decision(kept, {**decision.due, **due}, decision.frozen)
+
+
+def expire(store: Store, decision: Decision, deleted: Callable[[str, str], None]) -> None:
+    """Delete what is due, telling of each; under the store's lock."""
+    for id, why in decision.due.items():
         store.delete(id)
-    return decision
+        deleted(id, why)

@@ -28,9 +28,12 @@ BEGUN, LOOK = 20.0, 0.01  # seconds mariadb-dump gets to begin, and between two 
 FIXES = {
     "Access denied": "check the source's `user`, `password` and the rights of that user",
     "Unknown database": "check the source's `database` in ops.toml",
+    "gone away": "a row is longer than the server takes: SET GLOBAL max_allowed_packet = 1073741824 there, and try again",
+    "packet bigger": "a row is longer than the server takes: SET GLOBAL max_allowed_packet = 1073741824 there, and try again",
     "Can't connect": "check the source's `address` and `port` in ops.toml, and that the database accepts TCP connections",
 }
-DUMP = ["--single-transaction", "--quick", "--routines", "--triggers", "--events", "--hex-blob", "--no-tablespaces",
+# Not --hex-blob: twice as long, a row that the server could take once would be too long for it to take back.
+DUMP = ["--single-transaction", "--quick", "--routines", "--triggers", "--events", "--no-tablespaces",
         "--default-character-set=utf8mb4"]  # fmt: skip
 UNSURE = "nobody could be kept from writing for a moment (RELOAD or LOCK TABLES is needed): counts may differ from the dump's"
 

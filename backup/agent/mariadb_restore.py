@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 READY = 180.0  # seconds a throwaway server gets to start
 NAME = 64  # characters of a database's name
 MARK = "tidegate_swap"  # a table in the old database: the names of the tables that came from the backup
-QUICK = ("--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0")
+QUICK = ("--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--max-allowed-packet=1G")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def client(database: str) -> list[str]:
 def options(host: str, port: int, user: str, password: str) -> str:
     """Return the file from which the programs read how to log in."""
     lines = [f"{key}={_quoted(value)}" for key, value in (("host", host), ("user", user), ("password", password))]
-    return "\n".join(["[client]", *lines, f"port={port}", "protocol=tcp", *([TRUSTED] if host == "127.0.0.1" else []), ""])
+    return "\n".join(["[client]", *lines, f"port={port}", "protocol=tcp", "loose-max-allowed-packet=1G", *([TRUSTED] if host == "127.0.0.1" else []), ""])
 
 
 def _quoted(text: str) -> str:
@@ -45,7 +45,7 @@ def _quoted(text: str) -> str:
 
 def lines(text: str) -> list[Any]:
     """Decode an answer, line by line."""
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]  # a name may have other ends of lines in it
 
 
 def read_counts(text: str) -> dict[str, int]:

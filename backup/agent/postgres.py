@@ -138,5 +138,5 @@ def _pg_dumpall(database: str, *, passwords: bool) -> list[str]:
 
 
 def _counted(talk: Talk) -> tuple[str, dict[str, int]]:
-    schema, *rows = [json.loads(line) for line in talk.hear(sql.END).splitlines()]
+    schema, *rows = [json.loads(line) for line in talk.hear(sql.END).split("\n") if line]
     return schema["schema"], {table: int(number) for table, number in rows}

@@ -39,7 +39,8 @@ def psql(database: str, names: Mapping[str, str]) -> list[str]:
 
 def read_counts(text: str) -> dict[str, int]:
     """Read what COUNT answers."""
-    return {table: int(number) for table, number in map(json.loads, text.splitlines())}
+    lines = filter(None, text.split("\n"))  # a name may have other ends of lines in it
+    return {table: int(number) for table, number in map(json.loads, lines)}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class Rule:
             raise ValueError("a rule's period and count must be more than nothing")
 
 
+ELSE_DUE = "frozen: else due, "
+
 DEFAULTS: Mapping[str, Rule] = {
     "daily": Rule(timedelta(days=30)),
     "weekly": Rule(timedelta(days=90)),
@@ -105,7 +107,7 @@ def decide(backups: Collection[Known], policy: Policy, now: datetime, restore_po
         if protected or by_rule:
             kept[one.id] = (*protected, *by_rule)
         elif frozen:
-            kept[one.id] = (f"frozen: else due, {expired}",)
+            kept[one.id] = (f"{ELSE_DUE}{expired}",)
         else:
             due[one.id] = expired
         newer.update(one.types if one.good else ())

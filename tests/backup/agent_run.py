@@ -80,7 +80,7 @@ class App:
     def call(self, command: Callable[[Work, Namespace], Any], kinds: Kinds = KINDS, **asked: Any) -> Any:
         """Carry out a command with the options it would have from the command line."""
         options = {"types": "manual", "id": "", "by": "test", "before": "", "first": False, "only": "", "level": "full",
-                   "dry_run": False, **asked}  # fmt: skip
+                   "dry_run": False, "thaw": False, **asked}  # fmt: skip
         return command(self.work(kinds), Namespace(**options))
 
 

@@ -317,6 +317,22 @@ def test_a_table_dropped_between_two_backups_stops_the_expiry(app: App) -> None:
     assert any("tables" in line for line in app.said.text)
 
 
+def test_a_frozen_expiry_is_thawed_only_when_asked_and_spares_what_has_another_reason(app: App) -> None:
+    app.with_settings(minimum=1, keep={"manual": {"count": 1}})
+    ids = [f"20260101T00000{n}Z-00000{n}" for n in range(3)]
+    app.call(commands.run, id=ids[0])
+    app.call(commands.run, id=ids[1])
+    with sqlite3.connect(app.database) as connection:
+        connection.execute("DROP TABLE posts")
+    connection.close()
+    app.call(commands.run, id=ids[2])
+    assert app.call(commands.explain)["frozen"]
+    assert app.call(commands.prune)["deleted"] == []
+    assert set(app.call(commands.prune, thaw=True, dry_run=True)["due"]) == {ids[1]}
+    assert app.call(commands.prune, thaw=True)["deleted"] == [ids[1]]
+    assert set(manifests(app.folder)) == {ids[2]}
+
+
 def test_folders_that_are_not_backups_of_this_app_are_never_touched(app: App) -> None:
     app.with_settings(minimum=1, keep={"manual": {"count": 1}})
     app.folder.mkdir(parents=True)

@@ -98,8 +98,8 @@ def test_a_mistake_is_named_with_what_was_expected_and_found(
 
 
 def test_each_host_has_files_and_the_first_has_databases_unless_told(tmp_path: Path) -> None:
-    text = f'{SQLITE}sources.all = {{ kind = "directory", volume = "data" }}\n'
-    text += 'sources.one = { kind = "directory", volume = "data", on = "first" }\n[app.backup.sources.main]\ncontainer = "db"\n'
+    text = f'{SQLITE}sources.all = {{ kind = "directory", volume = "data", path = "uploads" }}\n'
+    text += 'sources.one = { kind = "directory", volume = "data", path = "more", on = "first" }\n[app.backup.sources.main]\ncontainer = "db"\n'
     backup = environment(tmp_path, text + MAIN).app.backup
     assert backup
     assert {name: source.each for name, source in backup.sources.items()} == {
@@ -135,3 +135,19 @@ def test_what_is_in_effect_is_shown_in_days_and_without_what_a_source_leaves_out
     assert rows["app.backup.keep.daily.keep"] == '"30d"'
     assert rows["app.backup.sources.blog.path"] == '"blog.db"'
     assert "app.backup.sources.blog.container" not in rows
+
+
+UPLOADS = 'sources.files = { kind = "directory", volume = "data"'
+
+
+@pytest.mark.parametrize("folder", [f"{UPLOADS} }}", f'{UPLOADS}, exclude = ["cache/*"] }}'])
+def test_a_folder_that_holds_the_bare_file_of_a_database_is_refused(tmp_path: Path, folder: str) -> None:
+    one = problem(tmp_path, f"{SQLITE}{folder}\n")
+    assert 'exclude = ["blog.db*"]' in one.expected
+
+
+@pytest.mark.parametrize("folder", [f'{UPLOADS}, path = "uploads" }}', f'{UPLOADS}, exclude = ["blog.db*"] }}'])
+def test_a_folder_beside_a_database_or_without_it_is_fine(tmp_path: Path, folder: str) -> None:
+    backup = environment(tmp_path, f"{SQLITE}{folder}\n").app.backup
+    assert backup
+    assert len(backup.sources) == 2
