@@ -79,7 +79,7 @@ class MariaDb:
             counts = counting.result()
             files, unsaved = _users(users, stage, name, box)
             known = counting.known
-        versions = {"server": known["server"], "collation": known["collation"]}
+        versions = {"server": known["server"], "collation": known["collation"], "bytes": str(known["bytes"])}
         return Item(name, self.source.kind, (archive, *files), counts, counting.schema, versions,
                     time.monotonic() - began, (*counting.warnings, *unsaved), exact=not counting.warnings)  # fmt: skip
 

@@ -36,7 +36,17 @@ def client(database: str) -> list[str]:
 def options(host: str, port: int, user: str, password: str) -> str:
     """Return the file from which the programs read how to log in."""
     lines = [f"{key}={_quoted(value)}" for key, value in (("host", host), ("user", user), ("password", password))]
-    return "\n".join(["[client]", *lines, f"port={port}", "protocol=tcp", "loose-max-allowed-packet=1G", *([TRUSTED] if host == "127.0.0.1" else []), ""])
+    return "\n".join(
+        [
+            "[client]",
+            *lines,
+            f"port={port}",
+            "protocol=tcp",
+            "loose-max-allowed-packet=1G",
+            *([TRUSTED] if host == "127.0.0.1" else []),
+            "",
+        ]
+    )
 
 
 def _quoted(text: str) -> str:

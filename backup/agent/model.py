@@ -145,6 +145,11 @@ class Item:
         """Return the size on disk."""
         return sum(one.bytes for one in self.files)
 
+    @property
+    def restored(self) -> int:
+        """Return how much room it takes when it is restored, as far as that was seen when it was saved."""
+        return max(self.bytes, int(self.versions.get("bytes", 0)))
+
     def differences(self, found: Mapping[str, int]) -> str:
         """Say which counts differ from those of this item; nothing where none does, or nobody could know."""
         return ", ".join(

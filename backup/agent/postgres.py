@@ -92,7 +92,8 @@ class Postgres:
                 globals_ = stage.save(name, f"{name}.globals.sql", file.fileno())
         return Item(
             name, self.source.kind, (archive, globals_), counts, schema,
-            {"server": known["server"], "pg_dump": known["client"], "bootstrap user": known["bootstrap"]},
+            {"server": known["server"], "pg_dump": known["client"], "bootstrap user": known["bootstrap"],
+             "bytes": str(known["bytes"])},
             time.monotonic() - began,
             () if known["roles"] else (f"{self.user} may not read the passwords of roles: they are not in the backup",),
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 READY = 120.0  # seconds a throwaway server gets to start
 NAME = 63  # bytes of a database's name
 TRIES = 5
+ABLE = "ALTER ROLE CURRENT_USER LOGIN CONNECTION LIMIT -1; ALTER ROLE CURRENT_USER RESET ALL"
 THERE_ALREADY = "42710"  # SQLSTATE of a role that exists
-QUICK = ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_wal_size=4GB"]
+QUICK = ["-c", "fsync=off", "-c", "allow_in_place_tablespaces=on", "-c", "full_page_writes=off", "-c", "max_wal_size=4GB"]
 
 
 def conninfo(database: str) -> str:
@@ -80,11 +82,16 @@ def trial_server(postgres: Postgres, saved: Saved) -> Iterator[PostgresTrial]:
 
 
 def _roles(box: Toolbox, saved: Saved, name: str) -> None:
-    """Create the roles; one that exists already is the bootstrap user, anything else that fails counts."""
-    command = ["sh", "-c", f"psql -XqAtw -v VERBOSITY=verbose -d template1 -o /dev/null 2>{INSIDE}/roles", "psql"]
+    """Create the roles; one that exists already is the bootstrap user, anything else that fails counts.
+
+    Tablespaces get a place among the server's own data, and the user we come as stays able to: the live one may not log in.
+    """
+    script = f"""sed "s/^\\(CREATE TABLESPACE .*\\) LOCATION '.*';$/\\1 LOCATION '';/" |
+        psql -XqAtw -v VERBOSITY=verbose -d template1 -o /dev/null -f - -c {shlex.quote(ABLE)} 2>{INSIDE}/roles"""
+    command = ["sh", "-c", script, "psql"]
     box.consume(command, lambda fd: saved.read(f"{name}.globals.sql", fd))
     said = (box.folder / "roles").read_text("utf-8", "replace")
-    wrong = [line for line in said.splitlines() if (code := re.search(r":\s+([0-9A-Z]{5}): ", line)) and code[1] != THERE_ALREADY
+    wrong = [line for line in said.splitlines() if (code := re.search(r":  ([0-9A-Z]{5}): ", line)) and code[1] != THERE_ALREADY
              and not re.search(r":\s+(NOTICE|WARNING|INFO): ", line)]  # fmt: skip
     if wrong:
         raise BackupError("the roles could not be restored", "\n".join(wrong[:10]))

@@ -23,7 +23,7 @@ SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_t
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT json_build_object('snapshot', pg_export_snapshot(), 'server', current_setting('server_version'),
   'client', :'VERSION_NAME', 'number', current_setting('server_version_num')::int, 'tools', :'VERSION_NUM'::int,
-  'roles', has_table_privilege('pg_authid', 'SELECT'), 'bootstrap', (SELECT rolname FROM pg_roles WHERE oid = 10));
+  'bytes', pg_database_size(current_database()), 'roles', has_table_privilege('pg_authid', 'SELECT'), 'bootstrap', (SELECT rolname FROM pg_roles WHERE oid = 10));
 \\echo {END}
 """
 

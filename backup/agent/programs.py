@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from backup.agent.errors import BackupError
+from backup.agent.errors import BackupError, Untried
+from backup.agent.streams import FULL
 from ops.agent.engine import Engine, EngineError
 
 WORDS = 32 << 20  # bytes of output and of complaints that are kept; the earliest go first
@@ -20,11 +21,11 @@ PIECE = 30_000  # characters in one variable, which may have 128 KiB
 
 
 def asked(engine: Engine, method: str, path: str, body: Any = None, timeout: float = 60.0) -> Any:
-    """Make one call of the engine. Raises BackupError."""
+    """Make one call of the engine. Raises Untried."""
     try:
         return engine.call(method, path, timeout, body)
     except EngineError as error:
-        raise BackupError("the engine refused", str(error)) from error
+        raise Untried("the engine refused", str(error)) from error
 
 
 def called(argv: Sequence[str]) -> str:
@@ -51,7 +52,7 @@ class Program:
         try:
             answer = engine.stream(f"/exec/{self._id}/start", {"Detach": False, "Tty": False})
         except EngineError as error:
-            raise BackupError(f"{self.name} could not be started", str(error)) from error
+            raise Untried(f"{self.name} could not be started", str(error)) from error
         threading.Thread(target=self._follow, args=(answer,), daemon=True).start()
 
     def _follow(self, answer: http.client.HTTPResponse) -> None:
@@ -139,7 +140,8 @@ class Program:
             return None
         ended = {None: "was killed", 137: "was killed", 143: "was killed", 126: "could not be started in its container"}
         how = ended.get(self.code, f"ended with exit code {self.code}")
-        return BackupError(f"{self.name} {how}", self.err or self._trouble or "it said nothing")
+        kind = Untried if self.code in ended or any(one in self.err for one in FULL) else BackupError  # as in streams.py
+        return kind(f"{self.name} {how}", self.err or self._trouble or "it said nothing")
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,6 @@ class Place:
         pieces = {f"TIDEGATE_{at}": feed[at : at + PIECE] for at in range(0, len(feed), PIECE)}
         script = f'printf "%s" "{"".join(f"${{{name}}}" for name in pieces)}" | "$@"'
         wanted = ["sh", "-c", script, "sh", *argv]
-        return Program(
-            self.engine, self.container, wanted, name=called(argv), environment={**self.environment, **pieces}
-        ).finish(seconds)
+        return Program(self.engine, self.container, wanted, name=called(argv), environment={**self.environment, **pieces}).finish(
+            seconds
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from backup.agent.errors import BackupError
+from backup.agent.errors import BackupError, Untried
 from backup.agent.model import Settings, Source
 from backup.agent.programs import Place
 from backup.agent.toolbox import Kit, Toolbox, toolbox
@@ -65,9 +65,9 @@ class Reach:
             raise self._missing(f"it is {state['Status']}, exit code {state['ExitCode']}")
         return str(known["Id"])
 
-    def _missing(self, why: str) -> BackupError:
+    def _missing(self, why: str) -> Untried:
         container = self.source.container
-        return BackupError(
+        return Untried(
             f"database container {container} is not running", why, f"docker start {container}; docker logs {container}"
         )
 
@@ -80,7 +80,7 @@ class Reach:
         except EngineError as error:
             if " 404 " in str(error):
                 return None
-            raise BackupError("the engine refused", str(error)) from error
+            raise Untried("the engine refused", str(error)) from error
 
 
 @contextmanager

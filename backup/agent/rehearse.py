@@ -29,6 +29,7 @@ from backup.agent.model import Settings, Source
 from backup.agent.places import find
 from backup.agent.postgres_restore import PostgresTrial
 from backup.agent.report import Report
+from backup.agent.room import require_trial_room
 from backup.agent.source import Driver, Kinds, Saved
 from backup.agent.sqlite import SqliteTrial
 from backup.agent.sqlite_read import connect
@@ -101,6 +102,7 @@ class Rehearse:
         began = time.monotonic()
         with ExitStack() as stack:
             work = stack.enter_context(self._work(backup.id))
+            require_trial_room(self._settings, [one for one in backup.manifest.items if one.source in sources], work)
             trials = {name: stack.enter_context(self._trial(one, backup, work, wanted)) for name, one in sources.items()
                       if one.kind in DATABASES}  # fmt: skip
             name = f"{PREFIX}{secrets.token_hex(4)}"

@@ -123,13 +123,13 @@ class Restore:
             live = self._kinds.driver(self._settings, source).state()
         except BackupError as error:
             self._report.warn(f"{source.name} as it is cannot be looked at: {error}")
-            return item.bytes
+            return item.restored
         if live.present and item.schema != live.schema:
             of = f" of release {backup.manifest.release}" if backup.manifest.release else ""
             self._report.warn(
                 f"{source.name}: its schema is now another than that{of} in {backup.id}; the app must run on that one"
             )
-        return max(live.bytes, item.bytes)
+        return max(live.bytes, item.restored)
 
     def _safety(self, wanted: Request, sources: Sequence[Source]) -> str:
         """Save what is about to be replaced; sources that are not there yet have nothing to lose."""

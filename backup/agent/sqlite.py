@@ -69,7 +69,7 @@ class Sqlite:
                 counts, schema = counts_of(copy), schema_of(copy)
                 warnings = (*dangling(copy), *(() if counts else ("it has no tables",)))
                 versions = {"sqlite": sqlite3.sqlite_version, "user_version": str(one(copy, "PRAGMA user_version")),
-                            "page_size": str(one(copy, "PRAGMA page_size"))}  # fmt: skip
+                            "page_size": str(one(copy, "PRAGMA page_size")), "bytes": str(raw.stat().st_size)}  # fmt: skip
             with raw.open("rb") as file:
                 saved = stage.save(self._source.name, self._file, file.fileno())
         finally:

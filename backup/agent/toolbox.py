@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from backup.agent.errors import BackupError
+from backup.agent.errors import BackupError, Untried
 from backup.agent.model import Settings
 from backup.agent.programs import Place, Program, asked, called
 from ops.agent.engine import Engine, EngineError
@@ -23,6 +23,7 @@ from ops.agent.engine import Engine, EngineError
 LABEL, FOLDER_LABEL = "dev.tidegate.backup", "dev.tidegate.backup.folder"
 INSIDE = "/tidegate"  # where the work folder is in the container
 PREFIX = ".toolbox-"
+GONE = 600.0  # seconds for a container and all that a throwaway server had in its volume
 OPENED = 60.0  # seconds a program gets to open its end of a pipe
 SERVER_CAPS = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
 # The container's first process ends when we do, however we do: the kernel closes our end of the pipe it reads.
@@ -125,7 +126,7 @@ class Toolbox(Place):
             self.start(["sh", "-c", script], "the server").finish(seconds)
         except BackupError as error:
             said = (self.folder / "log").read_bytes()[-2000:].decode("utf-8", "replace").strip()
-            raise BackupError("the throwaway server did not start", said or error.why) from error
+            raise Untried("the throwaway server did not start", said or error.why) from error
 
     @contextmanager
     def talk(self, argv: Sequence[str]) -> Iterator[Talk]:
@@ -234,20 +235,19 @@ def _start(engine: Engine, app: str, name: str, folder: Path, kit: Kit) -> None:
 
 
 def image_config(engine: Engine, image: str) -> dict[str, Any]:
-    """Return what an image is set to run. Raises BackupError when it is not on the server."""
+    """Return what an image is set to run. Raises Untried when it is not on the server."""
     try:
         return dict(engine.call("GET", f"/images/{quote(image, safe=':@/')}/json", 30.0)["Config"])
     except EngineError as error:
-        raise BackupError(f"the image {image} is not on the server", str(error), f"docker pull {image}") from error
+        raise Untried(f"the image {image} is not on the server", str(error), f"docker pull {image}") from error
 
 
 def _remove(engine: Engine, container: str) -> None:
     """Remove a container with its anonymous volumes and wait until it is gone; fine when it is already."""
     path = f"/containers/{quote(container)}"
     try:
-        engine.sequence([["DELETE", f"{path}?force=1&v=1", None, [404, 409], 60.0]])
-        engine.sequence([["POST", f"{path}/wait?condition=removed", None, [404], 60.0]])
+        engine.sequence([["DELETE", f"{path}?force=1&v=1", None, [404, 409], GONE]])
+        engine.sequence([["POST", f"{path}/wait?condition=removed", None, [404], GONE]])
     except EngineError as error:
-        raise BackupError(
-            f"the container {container} could not be removed", str(error), f"docker rm -f -v {container}"
-        ) from error
+        fix = f"docker rm -f -v {container}"
+        raise Untried(f"the container {container} could not be removed", str(error), fix) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from backup.agent.errors import BackupError, Untried
 from backup.agent.model import CHECKSUMS, FULL, LEVELS, Item, Manifest, Proof, Settings, Source, written
 from backup.agent.report import Report
+from backup.agent.room import require_trial_room
 from backup.agent.source import Driver, Kinds, Saved
 from backup.agent.store import Backup, Store
 from backup.agent.streams import measure
@@ -77,6 +78,7 @@ def _prove(
         if level == FULL:
             driver.decode(saved, work)
         else:
+            require_trial_room(settings, [item], work)
             _trial(driver, saved, source, work)
     finally:
         shutil.rmtree(work)
