@@ -131,7 +131,11 @@ def test_a_program_that_breaks_is_told_with_its_last_words(servers: Servers) -> 
 
 @pytest.mark.parametrize(
     "words",
-    ["sudo: a password is required", "deploy is not in the sudoers file.", "Sorry, user deploy is not allowed to execute 'x' as root"],
+    [
+        "sudo: a password is required",
+        "deploy is not in the sudoers file.",
+        "Sorry, user deploy is not allowed to execute 'x' as root",
+    ],
 )
 def test_without_sudo_it_is_refused_with_what_to_allow(servers: Servers, words: str) -> None:
     with servers.client() as client:

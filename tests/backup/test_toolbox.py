@@ -155,7 +155,7 @@ def test_a_process_that_is_gone_speaks_from_no_port() -> None:
 
 @integration
 def test_a_text_of_any_length_reaches_a_program_and_is_in_no_argument(box: Toolbox) -> None:
-    text = "it's \"ü\" $HOME `id` \\n %s\n" * 20_000
+    text = 'it\'s "ü" $HOME `id` \\n %s\n' * 20_000
     assert box.run(["cat"], text) == text
     assert box.run(["cat"]) == ""
     seen = box.run(["sh", "-c", "cat >/dev/null; cat /proc/[0-9]*/cmdline | tr '\\0' ' '"], "hunter2hunter2")

@@ -88,7 +88,9 @@ def started(image: str, folder: str, settings: dict[str, str]) -> Iterator[Datab
         engine().volumes.get(database.name).remove()
 
 
-@pytest.fixture(scope="module", params=POSTGRES)
+@pytest.fixture(
+    scope="module", params=[pytest.param(one, marks=pytest.mark.slow) if one == "postgres:16" else one for one in POSTGRES]
+)
 def postgres(request: pytest.FixtureRequest) -> Iterator[Database]:
     settings = {"POSTGRES_USER": "blog", "POSTGRES_DB": 'the "blog"', "POSTGRES_PASSWORD": PASSWORD}
     with started(request.param, "/var/lib/postgresql/data", settings) as database:

@@ -384,3 +384,11 @@ def test_a_restore_of_a_damaged_backup_leaves_no_database(site: Site) -> None:
     with pytest.raises(BackupError):
         site.driver.beside(damaged(saved, "main.sql.zst", DAMAGE["cut in half"]), "t1")
     assert rows(site) == saved.item.counts["transfers"]
+
+
+def test_a_row_as_long_as_the_server_takes_comes_back(site: Site) -> None:
+    sql(site.source.container, "CREATE TABLE big (b longblob); INSERT INTO big VALUES (REPEAT(CHAR(7), 12000000))", DATABASE)
+    saved = site.save()
+    with site.driver.trial(saved, site.work()) as trial:
+        assert trial.counts() == saved.item.counts
+    site.driver.beside(saved, "t1").discard()

@@ -202,7 +202,7 @@ def test_the_next_migration_is_rehearsed_on_the_backup_with_the_apps_image_and_u
         "volumes": {f"{blog.name}_blog-data": "/app/data"},
     }  # fmt: skip
     command = agent.command("rehearse", "--tether")
-    said = agent.server.root(f"(cat <<'END'\n{json.dumps(request)}\nEND\nexec sleep 60) | {command} & wait $!")
+    said = agent.server.root(f"(cat <<'END'\n{json.dumps(request)}\nEND\nexec sleep 60 2>/dev/null) | {command} & wait $!")
     done = json.loads(said.splitlines()[-1])["value"]
     assert (done["exit_code"], done["schema_changed"], done["backup"]) == (0, True, backup), done["said"]
     assert (done["counts_before"]["posts posts"], done["counts_after"]["posts posts"]) == (3, 0)
