@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backup.agent.commands import COMMANDS, LONGEST, Work
+from backup.agent.attempts import LONGEST
+from backup.agent.commands import COMMANDS
 from backup.agent.errors import BackupError, Refused, Stopped
 from backup.agent.kinds import KINDS
 from backup.agent.model import HOME, LEVELS, TYPES, Settings
 from backup.agent.report import Report
+from backup.agent.work import Work
 
 OTHER_PROGRAM = 9
 STOPPED = 130

@@ -8,195 +8,32 @@ import shutil
 import signal
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import time as clock
-from functools import cached_property
 from typing import Any
 
-from backup.agent import due, metrics, notices, offsite, releases, toolbox
-from backup.agent.errors import BackupError, Partial, Refused
-from backup.agent.expire import expire, judge, known, scheduled, thawed
-from backup.agent.model import FULL, RESTORE, Manifest, Proof, Settings, new_id, utc, written
-from backup.agent.rehearse import DATABASES, Rehearsal, Rehearse
-from backup.agent.report import Report
+from backup.agent import due, offsite, releases
+from backup.agent.attempts import LONGEST, copy_elsewhere, document, drill, expire_due, note_cut_off, put_to_the_proof, take, tell
+from backup.agent.errors import BackupError, Refused
+from backup.agent.expire import judge, known, scheduled, thawed
+from backup.agent.model import FULL, Proof, Settings, new_id, written
+from backup.agent.rehearse import Rehearsal, Rehearse
 from backup.agent.restore import Request, Restore
-from backup.agent.retention import Decision
-from backup.agent.run import Run, Wanted
-from backup.agent.source import Kinds
+from backup.agent.run import Wanted
 from backup.agent.store import PINNED, Backup, Store
-from backup.agent.verify import decode_all, verify
+from backup.agent.verify import decode_all
+from backup.agent.work import Work, now
 from ops.agent import files
-from ops.agent.engine import Engine
 
-Command = Callable[["Work", Namespace], Any]
-LONGEST = 23 * 3600  # seconds; an attempt that hangs would keep all after it from being made, and nobody would hear of it
-CUT_OFF = "it was cut off: killed, out of memory, or the server went down"
-UTC = timezone.utc  # noqa: UP017  # 3.10
-
-
-@dataclass(frozen=True)
-class Work:
-    """What every command works with; `request` is what came over the tether, `agent` the program's version."""
-
-    settings: Settings
-    kinds: Kinds
-    report: Report
-    request: Mapping[str, Any]
-    agent: str
-
-    @cached_property
-    def store(self) -> Store:
-        """Return the app's backups."""
-        return Store(self.settings.folder / "backups")
-
-    @contextmanager
-    def locked(self, what: str) -> Iterator[None]:
-        """Hold the lock of the backups. Raises Busy. What killed runs left goes first, also in the engine."""
-        with self.store.locked(what):
-            databases = any(one.kind in DATABASES for one in self.settings.sources)
-            if databases or any(self.settings.folder.glob(f"{toolbox.PREFIX}*")):
-                self._sweep_toolboxes()
-            yield
-
-    def _sweep_toolboxes(self) -> None:
-        try:
-            toolbox.sweep(Engine(self.settings.engine), self.settings)
-        except BackupError as error:  # sources that need no engine are saved all the same
-            self.report.warn(f"what killed runs left in the engine stays for now: {error}")
-
-    @contextmanager
-    def identity(self) -> Iterator[int | None]:
-        """Hold the age identity that came with the request in memory, as a descriptor that age can read."""
-        text = self.request.get("identity")
-        if not text:
-            yield None
-            return
-        descriptor = os.memfd_create("identity")
-        try:
-            os.write(descriptor, f"{text.strip()}\n".encode())
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-
-def now() -> datetime:
-    """Return the time, to the second, as ids and manifests have it."""
-    return datetime.now(UTC).replace(microsecond=0)
+Command = Callable[[Work, Namespace], Any]
 
 
 def run(work: Work, asked: Namespace) -> Any:
     """Take a backup and expire what is due. Raises Partial when a source could not be saved."""
     with work.locked("a backup"):
-        return _run(work, Wanted(asked.id or new_id(now(), secrets.token_hex(3)), tuple(asked.types.split(",")), asked.by,
+        return take(work, Wanted(asked.id or new_id(now(), secrets.token_hex(3)), tuple(asked.types.split(",")), asked.by,
                                  asked.before, asked.first, tuple(filter(None, asked.only.split(",")))))  # fmt: skip
-
-
-def _run(work: Work, wanted: Wanted) -> Any:
-    began, attempt = time.monotonic(), {"event": "run", "id": wanted.id, "types": wanted.types, "started": written(now())}
-    with _recorded(work, attempt, began):
-        if (work.settings.folder / "restore.json").exists():
-            raise Refused("a restore of the data never finished", "the data may be half of two states", "inv backup.restore-undo")
-        manifest = Run(work.settings, work.store, work.kinds, work.report, work.agent).take(wanted, now())
-    if manifest is None:
-        work.store.note({"event": "stopped", "id": wanted.id}, work.report.warn)
-        return {"id": None, "result": "nothing to save yet"}
-    done = _document(manifest)
-    _attempted(work, {**attempt, "ok": manifest.complete, "bytes": manifest.bytes, "error": _failures(manifest)}, began)
-    _supersede(work, manifest)
-    if manifest.complete:
-        done["deleted"] = list(_expired(work).due)
-        return done
-    raise Partial(f"{wanted.id} lacks {', '.join(manifest.failed)}", _failures(manifest), "mend it, then inv backup.run")
-
-
-def _supersede(work: Work, newer: Manifest) -> None:
-    """Delete the partial backups of the same day that this one makes worthless: what fails is tried again every hour."""
-    points = releases.restore_points(work.settings)
-    for one in work.store.backups()[0]:
-        older = one.manifest
-        worth = {item.source for item in older.items} - {item.source for item in newer.items}
-        recent = timedelta(0) <= utc(newer.started) - one.taken < timedelta(days=1)
-        if (
-            older.id != newer.id
-            and not (older.complete or worth or one.pinned or older.id in points)
-            and recent
-            and older.types == newer.types
-        ):
-            work.report.say(f"deleted {older.id}: it was partial, and {newer.id} has all it had")
-            work.store.delete(older.id)
-
-
-def _document(manifest: Manifest) -> dict[str, Any]:
-    result = "complete" if manifest.complete else "partial"
-    return {**asdict(manifest), "bytes": manifest.bytes, "result": result,
-            "warnings": [text for item in manifest.items for text in item.warnings]}  # fmt: skip
-
-
-def _failures(manifest: Manifest) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in manifest.failed.items())
-
-
-@contextmanager
-def _recorded(work: Work, attempt: dict[str, Any], began: float) -> Iterator[None]:
-    """Write down that an attempt begins, and whatever makes it fail, foreseen or not; one that hangs is ended."""
-    work.store.note({"event": "begin", "attempt": attempt}, work.report.warn)
-    signal.alarm(LONGEST)
-    try:
-        yield
-    except Exception as error:
-        _attempted(work, {**attempt, "ok": False, "error": str(error) or repr(error)}, began)
-        raise
-    except BaseException:
-        work.store.note({"event": "stopped", "id": attempt["id"]}, work.report.warn)
-        raise
-    finally:
-        signal.alarm(0)
-
-
-def _cut_off(work: Work) -> None:
-    """Write down that attempts were killed before they could say so themselves, or nobody would hear of it."""
-    begun: dict[str, dict[str, Any]] = {}
-    for one in work.store.history():
-        if one.get("event") == "begin":
-            begun[one["attempt"]["id"]] = one["attempt"]
-        elif one.get("event") in ("stopped", begun.get(one.get("id", ""), {}).get("event")):
-            begun.pop(one["id"], None)
-    for attempt in begun.values():
-        _attempted(work, {**attempt, "ok": False, "error": CUT_OFF}, time.monotonic())
-
-
-def _attempted(work: Work, record: dict[str, Any], began: float) -> None:
-    """Write down how an attempt ended, and tell whom it concerns; a deploy tells of its own and does not wait for notices."""
-    record = {**record, "finished": written(now()), "seconds": round(time.monotonic() - began, 3)}
-    work.store.note(record, work.report.warn)
-    _tell(work, quietly=record.get("types") == ("deploy",))
-
-
-def _tell(work: Work, *, quietly: bool = False) -> None:
-    try:
-        metrics.write(work.settings, work.store, judge(work.settings, work.store, now()), now())
-    except OSError as error:
-        work.report.warn(f"the metrics are not up to date: {error}")
-    if not quietly:
-        notices.tell(work.settings, work.store, work.report, now())
-
-
-def _expired(work: Work, *, thaw: bool = False) -> Decision:
-    decision = judge(work.settings, work.store, now())
-    if thaw:
-        decision = thawed(decision)
-    elif decision.frozen:
-        work.report.warn(f"nothing is deleted: {'; '.join(decision.frozen)}")
-
-    def deleted(id: str, why: str) -> None:
-        work.report.say(f"deleted {id}: {why}")
-        work.store.note({"event": "delete", "id": id, "why": why, "finished": written(now())}, work.report.warn)
-
-    expire(work.store, decision, deleted)
-    return decision
 
 
 def prune(work: Work, asked: Namespace) -> Any:
@@ -205,8 +42,8 @@ def prune(work: Work, asked: Namespace) -> Any:
         decision = judge(work.settings, work.store, now())
         return {**asdict(thawed(decision) if asked.thaw else decision), "deleted": []}
     with work.locked("an expiry"):
-        decision = _expired(work, thaw=asked.thaw)
-        _tell(work)
+        decision = expire_due(work, thaw=asked.thaw)
+        tell(work)
         return {**asdict(decision), "deleted": list(decision.due)}
 
 
@@ -223,7 +60,7 @@ def listing(work: Work, _asked: Namespace) -> Any:
 
 def _shown(one: Backup) -> dict[str, Any]:
     proofs = [asdict(proof) for proof in one.proofs]
-    return {**_document(one.manifest), "good": one.good, "pinned": one.pinned, "proofs": proofs}
+    return {**document(one.manifest), "good": one.good, "pinned": one.pinned, "proofs": proofs}
 
 
 def status(work: Work, _asked: Namespace) -> Any:
@@ -253,16 +90,8 @@ def prove(work: Work, asked: Namespace) -> Any:
     """Verify a backup, the newest one when none is named."""
     with work.locked("a verification"), work.identity() as identity:
         backup = work.store.get(asked.id) if asked.id else newest(work.store, good=False)
-        proof = _prove(work, backup, asked.level, identity)
+        proof = put_to_the_proof(work, backup, asked.level, identity)
         return {"id": backup.id, **asdict(proof)}
-
-
-def _prove(work: Work, backup: Backup, level: str, identity: int | None) -> Any:
-    attempt, began = {"event": "verify", "id": backup.id, "level": level, "started": written(now())}, time.monotonic()
-    with _recorded(work, attempt, began):
-        proof = verify(work.settings, work.store, work.kinds, backup, level, now(), work.report, identity)
-    _attempted(work, {**attempt, "ok": True, "error": ""}, began)
-    return proof
 
 
 def newest(store: Store, *, good: bool = True) -> Backup:
@@ -276,40 +105,20 @@ def newest(store: Store, *, good: bool = True) -> Backup:
 def scheduled_run(work: Work, _asked: Namespace) -> Any:
     """Do what is due: a backup, a drill, the second store. Called every hour, so what failed is tried again."""
     with work.locked("the schedule"):
-        _cut_off(work)
+        note_cut_off(work)
         backups = [known(one, {}) for one in work.store.backups()[0]]
         types = due.types_due(now(), clock.fromisoformat(work.settings.at), backups)
-        done = _run(work, Wanted(new_id(now(), secrets.token_hex(3)), tuple(sorted(types)), "schedule")) if types else None
-        drilled = _drill(work)  # before the second store: one that is down for weeks must not put the drills off
+        done = take(work, Wanted(new_id(now(), secrets.token_hex(3)), tuple(sorted(types)), "schedule")) if types else None
+        drilled = drill(work)  # before the second store: one that is down for weeks must not put the drills off
         if elsewhere := offsite.pending(work.settings, work.store):
-            _second_store(work, elsewhere)
+            copy_elsewhere(work, elsewhere)
         if not (types or elsewhere or drilled):
-            _tell(work)
+            tell(work)
         return {
             "run": done["id"] if done else None,
             "offsite": elsewhere.id if elsewhere else None,
             "drill": drilled["ok"] if drilled else None,
         }
-
-
-def _drill(work: Work) -> Any:
-    """Restore the newest good backup into a throwaway when it is time to."""
-    every = timedelta(seconds=work.settings.drill_every)
-    good = [one for one in work.store.backups()[0] if one.whole and one.taken <= now()]
-    last = due.last_proof(now(), [known(one, {}) for one in good])
-    tried = [utc(one["finished"]) for one in work.store.history() if one.get("event") == "verify" and one.get("level") == RESTORE]
-    # A drill is heavy: once a day is enough when it fails.
-    retry = not tried or not timedelta(0) <= now() - tried[-1] <= timedelta(hours=20)
-    if not good or not every or good[-1].manifest.encrypted or not due.drill_due(now(), last, every) or not retry:
-        return None
-    return asdict(_prove(work, good[-1], RESTORE, None))
-
-
-def _second_store(work: Work, backup: Backup) -> None:
-    attempt, began = {"event": "offsite", "id": backup.id, "started": written(now())}, time.monotonic()
-    with _recorded(work, attempt, began):
-        offsite.store(work.settings, work.store, backup, work.report)
-    _attempted(work, {**attempt, "ok": True, "error": ""}, began)
 
 
 def elsewhere(work: Work, _asked: Namespace) -> Any:
@@ -337,7 +146,7 @@ def retrieve(work: Work, asked: Namespace) -> Any:
         finally:
             work.store.discard(staged)
         work.store.note({"event": "retrieve", "id": asked.id, "finished": written(now())})
-        return _document(manifest)
+        return document(manifest)
 
 
 def _with_second_store(work: Work) -> Settings:
@@ -356,7 +165,7 @@ def restore(work: Work, asked: Namespace) -> Any:
             return Restore(work.settings, work.kinds, work.store, work.report, work.agent).restore(wanted)
         finally:
             signal.alarm(0)
-            _tell(work)
+            tell(work)
 
 
 def restore_undo(work: Work, _asked: Namespace) -> Any:
@@ -365,7 +174,7 @@ def restore_undo(work: Work, _asked: Namespace) -> Any:
         try:
             return Restore(work.settings, work.kinds, work.store, work.report, work.agent).undo()
         finally:
-            _tell(work)
+            tell(work)
 
 
 def rehearse(work: Work, asked: Namespace) -> Any:

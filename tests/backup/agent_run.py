@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backup.agent.commands import Work
 from backup.agent.directory import Directory
 from backup.agent.model import Settings, Source
 from backup.agent.report import Report
 from backup.agent.source import Kinds
 from backup.agent.sqlite import Sqlite
+from backup.agent.work import Work
 
 KINDS = Kinds({"sqlite": Sqlite, "directory": Directory})
 EVENTS = ("open", "os.", "shutil.", "subprocess.Popen", "sqlite3.connect", "fcntl.")

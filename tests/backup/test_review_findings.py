@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from backup import restoring, scheduling, show
-from backup.agent import cli, commands, install, notices, offsite, store, verify
+from backup.agent import attempts, cli, commands, install, notices, offsite, store, verify
 from backup.agent.errors import BackupError, Refused, Stopped
 from backup.agent.model import Manifest, Offsite
 from backup.agent.report import Report
@@ -153,8 +153,8 @@ def test_a_backup_from_the_future_makes_nothing_look_fresh_and_stops_no_drill_an
         drilled.append(backup.id)
         return backup.proofs[0]
 
-    monkeypatch.setattr(commands, "_prove", prove)
-    commands._drill(app.work())
+    monkeypatch.setattr(attempts, "put_to_the_proof", prove)
+    attempts.drill(app.work())
     assert drilled == [old]
 
 
@@ -219,7 +219,7 @@ def test_a_run_that_is_killed_every_time_is_told_by_the_next(app: App, monkeypat
             patch.setattr(Run, "take", killed)
             for _ in range(2):
                 assert die_at(10**9, lambda: app.call(commands.scheduled_run))[0] == 9
-        assert [one["error"] for one in history(app, "run")] == [commands.CUT_OFF]
+        assert [one["error"] for one in history(app, "run")] == [attempts.CUT_OFF]
         app.call(commands.scheduled_run)
     assert [one["ok"] for one in history(app, "run")] == [False, False, True]
     assert "works again" in told[-1]
@@ -239,7 +239,7 @@ def test_a_run_that_somebody_stopped_is_no_failure(app: App, monkeypatch: pytest
 
 def test_a_run_that_hangs_is_ended_and_told(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [(one, signal.getsignal(one)) for one in (*cli._SIGNALS, signal.SIGALRM)]
-    monkeypatch.setattr(commands, "LONGEST", 1)
+    monkeypatch.setattr(attempts, "LONGEST", 1)
     monkeypatch.setattr(Run, "take", lambda *_: threading.Event().wait(30))
     cli._catch_signals()
     try:
