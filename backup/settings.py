@@ -46,6 +46,8 @@ def server_settings(env: Environment, host: HostAddress, secrets: Mapping[str, S
         notify=tuple(secrets[name].reveal() for name in env.notifications.urls),
         ping=_value(backup.ping, secrets),
         offsite=_offsite(backup, secrets),
+        grace=env.app.drain.grace,
+        patience=env.app.health.timeout,
         home=HOME,
     )
 

@@ -35,6 +35,7 @@ FIXES = {
 # Not --hex-blob: twice as long, a row that the server could take once would be too long for it to take back.
 DUMP = ["--single-transaction", "--quick", "--routines", "--triggers", "--events", "--no-tablespaces",
         "--default-character-set=utf8mb4"]  # fmt: skip
+FIXED = "it has views, triggers, routines or events: it is restored by hand only (docs/restore-by-hand.md)"
 UNSURE = "nobody could be kept from writing for a moment (RELOAD or LOCK TABLES is needed): counts may differ from the dump's"
 
 
@@ -81,7 +82,7 @@ class MariaDb:
             known = counting.known
         versions = {"server": known["server"], "collation": known["collation"], "bytes": str(known["bytes"])}
         return Item(name, self.source.kind, (archive, *files), counts, counting.schema, versions,
-                    time.monotonic() - began, (*counting.warnings, *unsaved), exact=not counting.warnings)  # fmt: skip
+                    time.monotonic() - began, (*counting.warnings, *counting.fixed, *unsaved), exact=not counting.warnings)  # fmt: skip
 
     def decode(self, saved: Saved, work: Path) -> None:
         """Level 2: decode every file to its end, where its last line tells that it is whole."""
@@ -124,7 +125,9 @@ class _Counting:
         if lines(self._ask(self._talk, sql.TABLES)) != tables:
             raise BackupError("tables were created or dropped while the backup began", fix="try again")
         self._ask(self._talk, sql.BEGIN + sql.hold(self._tables))
-        self.schema = _fingerprint(lines(self._ask(self._talk, sql.SCHEMA)))
+        described = lines(self._ask(self._talk, sql.SCHEMA))
+        self.schema = _fingerprint(described)
+        self.fixed = (FIXED,) if any(row[0] in ("view", "trigger", "routine", "event") for row in described) else ()
 
     def begin(self, dump: Program) -> None:
         """Wait until the dump's own snapshot has begun, let everybody write again, and count while it goes on."""

@@ -83,6 +83,8 @@ class Settings:
     notify: tuple[str, ...] = field(default=(), repr=False)
     ping: str = field(default="", repr=False)
     offsite: Offsite | None = None
+    grace: float = 10.0  # seconds the app gets to stop, and to become healthy
+    patience: float = 60.0
     home: str = HOME
     engine: str = "/var/run/docker.sock"
 

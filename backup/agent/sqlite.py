@@ -22,6 +22,7 @@ from backup.agent.swap import Swap
 from ops.agent.engine import Engine
 
 LOCKED = (5, 6)  # SQLITE_BUSY and SQLITE_LOCKED; the module has their names from Python 3.11 on
+NOT_WAL = "it is not in WAL mode: whoever writes to it waits while it is copied"
 ENDINGS = ("-journal", "-wal", "-shm")
 
 
@@ -58,6 +59,7 @@ class Sqlite:
         known = _live(place)
         if known.st_size == 0:
             raise BackupError(f"{place.path} has 0 bytes", "an empty file is no database")
+        waits = () if self.state().journal == "wal" else (NOT_WAL,)
         raw = stage.folder / f"{self._source.name}.raw"
         os.close(create(raw))
         try:
@@ -67,7 +69,7 @@ class Sqlite:
                 raise BackupError(f"{place.path} was replaced by another file while it was copied")
             with explained(place.path), closing(connect(raw, "mode=ro&immutable=1")) as copy:
                 counts, schema = counts_of(copy), schema_of(copy)
-                warnings = (*dangling(copy), *(() if counts else ("it has no tables",)))
+                warnings = (*dangling(copy), *waits, *(() if counts else ("it has no tables",)))
                 versions = {"sqlite": sqlite3.sqlite_version, "user_version": str(one(copy, "PRAGMA user_version")),
                             "page_size": str(one(copy, "PRAGMA page_size")), "bytes": str(raw.stat().st_size)}  # fmt: skip
             with raw.open("rb") as file:

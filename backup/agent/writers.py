@@ -23,7 +23,7 @@ from ops.agent.engine import Engine, EngineError
 EDGE, STATUS_PORT, LABEL = "tidegate-edge", 7809, "dev.tidegate"  # as deploys name them
 PROOFS, SWITCH_SECONDS = 10, 15.0
 OPEN_SECONDS = 10.0  # for open requests to end
-GRACE, PATIENCE, STEADY = 10, 60.0, 0.5
+STEADY = 0.5
 RETRY_AFTER = 5
 MARK = "# tidegate "
 NEVER = {"Name": "no"}
@@ -60,6 +60,7 @@ class Writers:
         self._folder = settings.folder
         self._engine = Engine(settings.engine)
         self._report = report
+        self._grace, self._patience = max(1, round(settings.grace)), settings.patience
         edge = Path(settings.home) / "edge"
         self._live = str(edge / "apps" / f"{settings.app}.conf")
         self._staged = str(edge / "staged" / f"{settings.app}.conf")
@@ -103,7 +104,7 @@ class Writers:
         """Stop what ran, for good: after a power cut it stays down."""
         # The policy last, as deploys do: the engine refuses to change it in the moment in which a container dies.
         self._at_once([
-            [["POST", f"/containers/{quote(one.name)}/stop?t={GRACE}", None, [404], GRACE + 60.0],
+            [["POST", f"/containers/{quote(one.name)}/stop?t={self._grace}", None, [404], self._grace + 60.0],
              ["POST", f"/containers/{quote(one.name)}/update", {"RestartPolicy": NEVER}, [404], 60.0]]
             for one in paused.containers
         ])  # fmt: skip
@@ -120,7 +121,7 @@ class Writers:
             return
         self._at_once([[["POST", f"/containers/{quote(one.name)}/start", None, [304], 60.0]] for one in paused.containers])
         wanted = [self._wanted(one) for one in paused.containers]
-        seen = waits.healthy(self._engine, wanted, [], PATIENCE if must else PATIENCE / 3, threading.Event())
+        seen = waits.healthy(self._engine, wanted, [], self._patience if must else self._patience / 3, threading.Event())
         if not seen["ok"]:
             why = f"{seen['container']} ({seen['reason']}): {seen['last']}"
             if must:
