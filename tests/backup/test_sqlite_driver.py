@@ -181,7 +181,11 @@ def test_a_database_without_tables_is_saved_with_a_warning(tmp_path: Path) -> No
     with closing(sqlite3.connect(tmp_path / "blog.db")) as made:
         made.execute("PRAGMA user_version = 7")
     saved = take(tmp_path / "blog.db", tmp_path / "stage")
-    assert (saved.item.counts, saved.item.warnings, saved.item.versions["user_version"]) == ({}, (NOT_WAL, "it has no tables"), "7")
+    assert (saved.item.counts, saved.item.warnings, saved.item.versions["user_version"]) == (
+        {},
+        (sqlite.NOT_WAL, "it has no tables"),
+        "7",
+    )
     sqlite_of(tmp_path / "blog.db").decode(saved, work(tmp_path))
 
 
