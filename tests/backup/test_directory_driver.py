@@ -300,9 +300,11 @@ def test_a_folder_that_was_not_there_is_not_there_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def volume() -> Iterator[str]:
+    from deploy.bases import ensure_base
     from deploy.local_engine import ensure
 
     ensure(print)
+    ensure_base("debian:trixie-slim", print)
     name = f"tidegate-test-{uuid.uuid4().hex[:8]}"
     yield name
     subprocess.run(["docker", "volume", "rm", "-f", name], check=True, capture_output=True)

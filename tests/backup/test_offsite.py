@@ -163,6 +163,7 @@ def test_storing_a_backup_twice_stores_it_once(settings: Settings, report: Repor
 
 
 @restic
+@pytest.mark.slow
 def test_a_truncated_file_becomes_no_backup_and_leaves_no_snapshot(settings: Settings, report: Report) -> None:
     broken = "up loads.tar.zst"
     offsite.store(settings, local_of(settings), make(settings, NOW - timedelta(hours=1)), report)

@@ -22,7 +22,8 @@ from ops.agent.load import Load, Report, Sample
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APP = "/usr/bin/python3", "-I", "-S", "/app/server.py"
-JOURNALS = "! -name journal.jsonl ! -name lock"
+# What stays of a deploy that was undone: its lines in the journal, and the backup that it began with.
+JOURNALS = "! -name journal.jsonl ! -name lock ! -path '*/backups*' ! -path '/srv/tidegate/metrics*'"
 LOOK = """
 docker ps -aq | xargs -r docker inspect -f '{{.Id}} {{.Name}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}}' | sort
 find /srv/tidegate -type f %s -exec sha256sum {} + | sort -k 2

@@ -89,7 +89,7 @@ def started(image: str, folder: str, settings: dict[str, str]) -> Iterator[Datab
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(one, marks=pytest.mark.slow) if one == "postgres:16" else one for one in POSTGRES]
+    scope="module", params=[pytest.param(one, marks=pytest.mark.slow) if one != POSTGRES[0] else one for one in POSTGRES]
 )
 def postgres(request: pytest.FixtureRequest) -> Iterator[Database]:
     settings = {"POSTGRES_USER": "blog", "POSTGRES_DB": 'the "blog"', "POSTGRES_PASSWORD": PASSWORD}

@@ -330,6 +330,7 @@ def cut(replacement: mariadb_restore.MariaDbReplacement, patch: pytest.MonkeyPat
     patch.setattr(replacement, "_rename", rename)
 
 
+@pytest.mark.slow  # as with PostgreSQL, whose part of it is in every run
 @pytest.mark.parametrize("back", [False, True])
 def test_a_swap_that_stopped_anywhere_is_undone(site: Site, monkeypatch: pytest.MonkeyPatch, back: bool) -> None:
     """RENAME TABLE of several is one statement; here it is cut after each of its tables, as no crash can do worse."""

@@ -127,7 +127,7 @@ def test_a_backup_passes_every_level_with_the_rows_of_the_dump(site: Site) -> No
 @pytest.mark.parametrize(
     ("image", "locale", "provider"),
     [
-        (IMAGES[0], "LOCALE_PROVIDER icu ICU_LOCALE 'de-AT'", "i"),
+        pytest.param(IMAGES[0], "LOCALE_PROVIDER icu ICU_LOCALE 'de-AT'", "i", marks=pytest.mark.slow),
         pytest.param(IMAGES[1], "LC_COLLATE 'C' LC_CTYPE 'C'", "c", marks=pytest.mark.slow),
         (IMAGES[2], "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", "b"),
     ],
@@ -154,6 +154,7 @@ def test_each_server_is_saved_proved_and_replaced(image: str, locale: str, provi
         assert site.left() == []
 
 
+@pytest.mark.slow
 def test_a_server_that_is_newer_than_pg_dump_is_refused(site: Site) -> None:
     ensure_base(IMAGES[0], print)
     address = docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", site.source.container)
