@@ -89,16 +89,16 @@ def status(work: Work, _asked: Namespace) -> Any:
 def prove(work: Work, asked: Namespace) -> Any:
     """Verify a backup, the newest one when none is named."""
     with work.locked("a verification"), work.identity() as identity:
-        backup = work.store.get(asked.id) if asked.id else newest(work.store, good=False)
+        backup = work.store.get(asked.id) if asked.id else newest(work.store)
         proof = put_to_the_proof(work, backup, asked.level, identity)
         return {"id": backup.id, **asdict(proof)}
 
 
-def newest(store: Store, *, good: bool = True) -> Backup:
-    """Return the newest backup. Raises BackupError when there is none."""
-    found = [one for one in store.backups()[0] if one.whole or not good]
+def newest(store: Store) -> Backup:
+    """Return the newest backup, good or not. Raises BackupError when there is none."""
+    found = store.backups()[0]
     if not found:
-        raise BackupError("there is no good backup" if good else "there is no backup", fix="inv backup.run")
+        raise BackupError("there is no backup", fix="inv backup.run")
     return found[-1]
 
 
