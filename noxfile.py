@@ -22,7 +22,7 @@ COMPILE = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"
 # After Ctrl-C a deploy undoes itself and servers are removed, which nox would cut short after half a second.
 PATIENCE: dict[str, Any] = {"interrupt_timeout": 60.0, "terminate_timeout": 60.0}
 TOOLS = """
-from deploy.this_machine import need
+from ops.this_machine import need
 from ops.errors import TidegateError
 try:
     need({"zstd": "zstd", "age": "age", "restic": "restic", "sshd": "openssh-server"}, print)
@@ -31,7 +31,7 @@ except TidegateError as error:
 """
 ENGINE = """
 import sys
-from deploy.local_engine import ensure
+from ops.local_engine import ensure
 from ops.errors import TidegateError
 try:
     ensure(print)
@@ -115,7 +115,7 @@ def bench_backups(session: nox.Session) -> None:
     """Measure backups beside the same by hand; needs root, as which they run on servers."""
     _install(session, "runtime")
     session.run("python", "-c", ENGINE)
-    session.run("python", "-c", "from deploy.bases import ensure_base; ensure_base('postgres:17', print)")
+    session.run("python", "-c", "from ops.bases import ensure_base; ensure_base('postgres:17', print)")
     session.run("python", "-m", "backup.bench", *session.posargs, **PATIENCE)
 
 

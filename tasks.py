@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from invoke import Collection, Context, Exit, task
 from backup import tasks as backups
 from backup.tasks import tell_errors
 from deploy import tasks as deploys
+from monitoring import tasks as watching
 from ops import menu
 from ops.menu import DRY, ENV, JSON, VERBOSE, YES, collection, environment_of, opened, project
 
@@ -53,12 +55,15 @@ def _release(kind: str, env: str, *, json: bool, yes: bool, verbose: bool, dry_r
 
         environment = environment_of(env)
         # ssh authenticates in its own process while we go on loading the rest
-        with Session(environment, ships=kind == "deploy" and environment.app.image is None) as session:
+        with ExitStack() as work:
+            session = work.enter_context(Session(environment, ships=kind == "deploy" and environment.app.image is None))
             from deploy import show
             from deploy.intent import Options
             from deploy.release import release
+            from monitoring.for_deploy import watching_deploys
             from ops.interrupts import interrupt_once
 
+            watch = work.enter_context(watching_deploys(environment, session.links)) if kind != "prune" and not dry_run else None
             plans: list[Plan] = []
 
             def confirm(plan: Plan, states: Sequence[HostState]) -> bool:
@@ -73,7 +78,7 @@ def _release(kind: str, env: str, *, json: bool, yes: bool, verbose: bool, dry_r
             interrupt_once()
             printer = show.Printer(console, verbose=verbose)
             backups = _deploy_backups(environment, printer)
-            done = release(kind, session, Options(dry_run=dry_run, **asked), os.environ, printer, confirm, backups)
+            done = release(kind, session, Options(dry_run=dry_run, **asked), os.environ, printer, confirm, backups, watch)
             show.summary(console, done)
             console.document(show.plan_document(plans[0]) if dry_run else show.summary_document(done))
             if done.result == "declined":
@@ -210,6 +215,7 @@ def init(c: Context, name: str = "", port: int = 3000) -> None:
 namespace = Collection(init)
 namespace.add_collection(collection("deploy", *deploys.RELEASES, rollback, prune, run=deploy, default=deploy))
 namespace.add_collection(collection("backup", *backups.TASKS, rehearse))
+namespace.add_collection(collection("monitoring", *watching.TASKS))
 namespace.add_collection(collection("services", *deploys.SERVICES))
 namespace.add_collection(collection("server", bootstrap, check, *deploys.SERVERS))
 namespace.add_collection(collection("sandbox", *deploys.SANDBOX))

@@ -19,14 +19,15 @@ from statistics import median
 from typing import Any
 
 from deploy import bench_report as report
-from deploy import bench_ship, local_engine
+from deploy import bench_ship
 from deploy.bench_lab import LINES, Lab, Run, Setting
 from deploy.bench_report import Baseline, Measured
 from deploy.demo_project import REPOSITORY
-from deploy.this_machine import local_client
+from ops import local_engine
 from ops.console import Console
 from ops.errors import TidegateError
 from ops.interrupts import interrupt_once
+from ops.this_machine import local_client
 
 ROOT = REPOSITORY / ".tidegate" / "bench"
 RESULT = REPOSITORY / ".tidegate" / "bench.json"

@@ -24,10 +24,10 @@ from deploy import demo_project, sandbox_files
 from deploy.demo_story import BROKEN
 from deploy.sandbox import Sandbox
 from deploy.sandbox_server import SandboxServer
-from deploy.this_machine import local_client
 from ops.errors import Failed
 from ops.link import ssh_options
 from ops.slowline import SlowLine
+from ops.this_machine import local_client
 
 LINES = {"loopback": (0.0, 1e12), "slow": (0.05, 20e6)}
 VARIANTS = {"web": "the web process alone", "full": "web process, worker and migration"}

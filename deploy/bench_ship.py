@@ -17,9 +17,9 @@ from deploy.docker_server import DockerServer
 from deploy.model import ImageRef
 from deploy.session import Session
 from deploy.ship import Shipper, failure, pipe_whole
-from deploy.this_machine import local_client
 from ops.config import load
 from ops.errors import Failed
+from ops.this_machine import local_client
 
 if TYPE_CHECKING:
     from docker import APIClient

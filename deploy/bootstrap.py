@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from deploy.model import HOME
 from ops.config import Environment, HostAddress
 from ops.errors import Failed, Refused
 from ops.host import Host
+from ops.names import HOME
 from ops.shell import Command, chain, sh
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}

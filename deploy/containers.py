@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from deploy.model import NETWORK, ProcessSpec
+from deploy.model import ProcessSpec
 from ops.durations import size_bytes
+from ops.names import NETWORK
 from ops.secret import Secret
 
 Call = list[Any]

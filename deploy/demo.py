@@ -21,17 +21,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy import demo_project, local_engine
-from deploy.bases import ensure_base
+from deploy import demo_project
 from deploy.demo_project import REPOSITORY
 from deploy.demo_story import ACTS, FIRST, Act, Row
 from deploy.demo_users import Crowd, Users
 from deploy.demo_view import View
 from deploy.sandbox import Sandbox
-from deploy.stand_ins import DEBIAN, NGINX
+from ops import local_engine
+from ops.bases import ensure_base
 from ops.console import Console
 from ops.errors import Failed, TidegateError
 from ops.interrupts import interrupt_once
+from ops.stand_ins import DEBIAN, NGINX
 
 ROOT = REPOSITORY / ".tidegate" / "demo"
 NAME = "demo"

@@ -50,8 +50,8 @@ def start(root: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
 
 def remove_images(name: str) -> int:
     """Remove the images of the app of that name from this machine's engine; return how many tags went."""
-    from deploy.this_machine import local_client
     from ops.engine import EngineError
+    from ops.this_machine import local_client
 
     api, gone = local_client().api, 0
     for tag in [tag for image in api.images(f"tidegate/{name}") for tag in image["RepoTags"] or ()]:

@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from deploy import containers, data, edge, observe, public
+from deploy import containers, data, edge, figures, observe, public
 from deploy.diagnosis import likely_cause
-from deploy.model import EDGE, EDGE_HOME, HOME, HealthSpec, HostState, ImageRef, Pem, Probe, ProbeReport, ProcessSpec, Release
+from deploy.model import HealthSpec, HostState, ImageRef, Pem, Probe, ProbeReport, ProcessSpec, Release
 from deploy.server import Backups
 from deploy.ship import Progress, Shipper, follow, pipe_whole
 from ops.config import Environment
-from ops.errors import Failed, Refused
+from ops.errors import Failed, Refused, TidegateError
 from ops.link import AgentError, Link, require_engine
+from ops.names import EDGE, EDGE_HOME, HOME
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -106,6 +107,17 @@ class DockerServer:
         line = json.dumps({"time": stamp, **record})
         append = partial(self._call, "write the journal") if wait else partial(self._link.post, optional=optional)
         append("append", path=f"{observe.app_home(self._app)}/journal.jsonl", lines=[line])
+
+    def tell_figures(self, text: str, *, wait: bool) -> None:
+        """Put what a deploy tells of itself where monitoring reads it; trouble is a remark at most."""
+        what = {"path": figures.path(self._app), "text": text, "mode": 0o644}
+        if not wait:
+            self._link.post("write", optional=True, **what)
+            return
+        try:
+            self._link.call("write", **what)
+        except TidegateError as error:
+            self.remark(f"monitoring does not hear of this: {error.what}; inv server.bootstrap -e {self._env.name} mends it")
 
     def back_up(self, id: str, release: str, *, first: bool) -> None:
         """Take a proven backup before a release; with `first`, sources need not be there yet. Raises Failed, Refused."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from deploy.model import STATUS_PORT
+from ops.names import NGINX_STATUS, STATUS_PORT
 
 MARK = "# tidegate "
 MOUNT = "/etc/nginx/tidegate"
@@ -18,6 +18,7 @@ CIPHERS = ":".join(  # for TLS 1.2; those of TLS 1.3 need no list
     f"ECDHE-{key}-{kind}" for kind in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305") for key in ("ECDSA", "RSA")
 )
 TLS = f"ssl_protocols TLSv1.2 TLSv1.3;\n    ssl_ciphers {CIPHERS};\n    ssl_session_cache shared:tidegate:10m;"
+PRIVATE = "allow 127.0.0.0/8; allow 10.0.0.0/8; allow 172.16.0.0/12; allow 192.168.0.0/16; deny all;"
 ACME_PATH = "/.well-known/tidegate"
 
 MAIN = f"""\
@@ -44,7 +45,12 @@ http {{
     server {{ listen 80 default_server; server_name _; return 404; }}
     {TLS}
     server {{ listen 443 ssl default_server; ssl_reject_handshake on; }}
-    server {{ listen {STATUS_PORT} default_server; server_name _; return 404; }}
+    server {{
+        listen {STATUS_PORT} default_server;
+        server_name _;
+        location = {NGINX_STATUS} {{ stub_status; access_log off; {PRIVATE} }}
+        location / {{ return 404; }}
+    }}
     include %s;
 }}
 """
@@ -67,6 +73,7 @@ class EdgeFile:
     pem: str | None
     extra: str = ""
     environment: str = ""
+    hidden: str = ""
 
 
 def status_host(app: str) -> str:
@@ -126,7 +133,7 @@ upstream tidegate_{edge.app} {{ server {edge.upstream}:{edge.port}; }}
         default_type text/plain;
         return 200 "{edge.release}";
     }}
-{_indent(edge.extra)}}}
+{_hidden(edge.hidden)}{_indent(edge.extra)}}}
 server {{
     listen {STATUS_PORT};
     server_name {status_host(edge.app)};
@@ -150,6 +157,11 @@ def read_head(text: str) -> dict[str, object]:
 
 def _tls(pem: str) -> str:
     return f"    ssl_certificate {MOUNT}/tls/{pem};\n    ssl_certificate_key {MOUNT}/tls/{pem};\n    {TLS}\n"
+
+
+def _hidden(path: str) -> str:
+    """Keep the app's own figures from everybody: the stack reads them from inside."""
+    return f"    location = {path} {{ return 404; }}\n" if path else ""
 
 
 def _gzip() -> str:

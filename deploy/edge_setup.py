@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from deploy import edge
 from deploy.addresses import dynamic_range, edge_address
-from deploy.model import EDGE, EDGE_HOME, LABEL_MANAGED, NETWORK, STATUS_PORT
 from ops.errors import Failed, Refused
 from ops.link import Link
+from ops.names import EDGE, EDGE_HOME, LABEL_MANAGED, NETWORK, STATUS_PORT
 
 if TYPE_CHECKING:
     from docker import APIClient

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.build_client import NEVER, build_cli, build_environment, build_options, ignore_patterns, staged
-from deploy.model import LABEL_APP, LABEL_CONTENT, LABEL_MANAGED, LABEL_VERSION, ImageRef
+from deploy.model import ImageRef
+from ops.build_client import NEVER, build_cli, build_environment, build_options, ignore_patterns, staged
 from ops.config import App
 from ops.errors import ConfigError, Failed, Refused
+from ops.names import LABEL_APP, LABEL_CONTENT, LABEL_MANAGED, LABEL_VERSION
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -148,7 +149,7 @@ def _inspect(engine: APIClient, name: str) -> dict[str, Any] | None:
 
 def bases_named(dockerfile: Path) -> list[str]:
     """Return those of our base images that a Dockerfile builds on, by name or as an argument's default."""
-    from deploy.bases import BASES
+    from ops.bases import BASES
 
     named = set(_NAMED.findall(dockerfile.read_text(errors="replace")))
     return [name for name in BASES if name in named]
@@ -157,7 +158,7 @@ def bases_named(dockerfile: Path) -> list[str]:
 def _need_bases(dockerfile: Path, engine: APIClient, say: Say) -> None:
     for name in bases_named(dockerfile):
         if _inspect(engine, name) is None:
-            from deploy.bases import ensure_base
+            from ops.bases import ensure_base
 
             ensure_base(name, say)
 

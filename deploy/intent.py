@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 from deploy import image as images
 from deploy.apply import Reporter
-from deploy.local_engine import ensure
 from deploy.model import ImageRef, Intent, Pem
-from deploy.this_machine import local_client
 from ops.config import App, Environment
 from ops.errors import Refused
+from ops.local_engine import ensure
 from ops.secret import Secret
 from ops.secrets import resolve_secrets
+from ops.this_machine import local_client
 from ops.who import who
 
 

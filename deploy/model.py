@@ -14,21 +14,6 @@ from ops.secret import Secret
 WEB = "web"
 SLOTS = ("blue", "green")
 
-LABEL = "dev.tidegate"
-LABEL_MANAGED = f"{LABEL}.managed"
-LABEL_APP = f"{LABEL}.app"
-LABEL_RELEASE = f"{LABEL}.release"
-LABEL_SLOT = f"{LABEL}.slot"
-LABEL_PROCESS = f"{LABEL}.process"
-LABEL_VERSION = f"{LABEL}.version"
-LABEL_CONTENT = f"{LABEL}.content"
-
-NETWORK = "tidegate"
-EDGE = "tidegate-edge"
-HOME = "/srv/tidegate"
-EDGE_HOME = f"{HOME}/edge"
-STATUS_PORT = 7809
-
 
 def other_slot(slot: str | None) -> str:
     """Return the slot to deploy to when `slot` serves (None: nothing does)."""

@@ -8,7 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from deploy.edge import read_head, status_host
-from deploy.model import (
+from deploy.model import Container, EdgeState, HostState, Release
+from ops.errors import Refused
+from ops.names import (
     EDGE,
     EDGE_HOME,
     HOME,
@@ -20,12 +22,7 @@ from deploy.model import (
     LABEL_VERSION,
     NETWORK,
     STATUS_PORT,
-    Container,
-    EdgeState,
-    HostState,
-    Release,
 )
-from ops.errors import Refused
 
 
 def app_home(app: str) -> str:

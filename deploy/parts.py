@@ -7,26 +7,10 @@ import re
 from deploy import steps
 from deploy.addresses import free_address
 from deploy.edge import EdgeFile, render
-from deploy.model import (
-    LABEL_APP,
-    LABEL_MANAGED,
-    LABEL_PROCESS,
-    LABEL_RELEASE,
-    LABEL_SLOT,
-    LABEL_VERSION,
-    WEB,
-    Container,
-    HealthSpec,
-    HostState,
-    ImageRef,
-    Intent,
-    Probe,
-    ProcessSpec,
-    Release,
-    other_slot,
-)
+from deploy.model import WEB, Container, HealthSpec, HostState, ImageRef, Intent, Probe, ProcessSpec, Release, other_slot
 from deploy.steps import Step
 from ops.config import App, Environment, Process
+from ops.names import LABEL_APP, LABEL_MANAGED, LABEL_METRICS, LABEL_PROCESS, LABEL_RELEASE, LABEL_SLOT, LABEL_VERSION
 
 MIGRATE = "migrate"
 PROBES = 5  # requests that must have been answered since the switch before the old release is stopped
@@ -38,7 +22,8 @@ def draft(env: Environment, intent: Intent, state: HostState, release: str) -> R
     address = free_address(state.subnet or "", _taken(state), app.name)
     generation = f"{release}-{intent.nonce}"
     edge = EdgeFile(app.name, release, generation, address, app.port, env.domains, app.edge.body_size,
-                    app.edge.timeout, app.drain.idle, app.edge.gzip, intent.pem.name if intent.pem else None, intent.edge_extra, env.name)  # fmt: skip
+                    app.edge.timeout, app.drain.idle, app.edge.gzip, intent.pem.name if intent.pem else None, intent.edge_extra, env.name,
+                    app.metrics.path if app.metrics and not app.metrics.public else "")  # fmt: skip
     return Release(
         id=release, version=intent.image.version, slot=other_slot(state.serving_slot), image=intent.image.name,
         content=intent.image.content, config_hash=intent.config_hash, environment_hash=intent.environment_hash,
@@ -247,6 +232,8 @@ def _unused_pems(app: App, state: HostState, used: list[str]) -> tuple[str, ...]
 def _spec(app: App, intent: Intent, release: Release, process: str, command: tuple[str, ...], address: str | None) -> ProcessSpec:
     labels = {LABEL_MANAGED: "true", LABEL_APP: app.name, LABEL_RELEASE: release.id, LABEL_SLOT: release.slot, LABEL_PROCESS: process,
               LABEL_VERSION: release.version}  # fmt: skip
+    if app.metrics and process == WEB:
+        labels[LABEL_METRICS] = f"{app.metrics.port or app.port}{app.metrics.path}"
     about = {"TIDEGATE_RELEASE": release.id, "TIDEGATE_SLOT": release.slot, "TIDEGATE_PROCESS": process}
     return ProcessSpec(
         name=container_name(app.name, release.id, process), process=process, image=release.image, command=command,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from deploy.model import EDGE, EDGE_HOME, HOME, HostState, ImageRef, Intent, Release
+from deploy.model import HostState, ImageRef, Intent, Release
 from deploy.parts import unexplained
 from ops.config import Environment
+from ops.names import EDGE, EDGE_HOME, HOME
 
 OLDEST_API = (1, 41)
 DISK_RESERVE = 512 * 1024**2

@@ -15,20 +15,20 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from deploy import public
+from deploy import figures, public
 from deploy.apply import Run
 from deploy.docker_server import DockerServer
 from deploy.intent import Options, Progress, make_intent
 from deploy.model import HostState, ProbeReport
 from deploy.plan import Plan, plan_deploy, plan_prune, plan_rollback
-from deploy.server import Backups, Server
+from deploy.server import Backups, Server, Watch
 from deploy.session import Session
 from deploy.ship import Shipper
-from deploy.this_machine import local_client
 from ops.config import Environment
 from ops.errors import ConfigError, Failed, NeedsPerson, Refused, TidegateError
 from ops.secret import Mask
 from ops.secrets import resolve_secrets
+from ops.this_machine import local_client
 from ops.who import who
 
 Confirm = Callable[[Plan, Sequence[HostState]], bool]
@@ -87,7 +87,7 @@ class Work:
 
 def release(
     kind: str, session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm,
-    backups: Backups | None = None,
+    backups: Backups | None = None, watch: Watch | None = None,
 ) -> Summary:  # fmt: skip
     """Carry out a deploy, rollback or prune on every server of an environment and tell whom it concerns.
 
@@ -97,7 +97,7 @@ def release(
     notices = Notices(env, environ, required=kind == "deploy" and not options.dry_run)
     try:
         with Work(session, reporter, backups, looks_only=kind != "deploy" or options.dry_run or options.skip_backup) as work:
-            done = _release(kind, work, options, environ, reporter, confirm)
+            done = _release(kind, work, options, environ, reporter, confirm, watch)
     except (Failed, NeedsPerson) as error:
         # Without the cause: it may quote the app's logs, which belong on the terminal and not in a chat.
         notices.send(f"{app}: {kind} failed in {env.name}", f"{error.where}: {error.what}".lstrip(": "), failed=True)
@@ -133,8 +133,9 @@ class Notices:
 
 
 def _release(
-    kind: str, work: Work, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm
-) -> Summary:
+    kind: str, work: Work, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm,
+    watch: Watch | None,
+) -> Summary:  # fmt: skip
     began, env = time.monotonic(), work.env
     if not options.dry_run:
         _ask_for_locks(work, f"{kind} of {env.name}")
@@ -154,7 +155,7 @@ def _release(
         summary.result = "unchanged" if plan.unchanged else "planned" if options.dry_run else "declined"
     else:
         with hide:
-            _carry_out(work, plan, summary, reporter, began)
+            _carry_out(work, plan, summary, reporter, began, watch)
     summary.seconds = round(time.monotonic() - began, 3)
     summary.round_trips = {link.name: link.calls for link in work.links}
     return summary
@@ -172,9 +173,14 @@ def _ask_for_locks(work: Work, what: str) -> None:
         server.lock(holder)
 
 
-def _carry_out(work: Work, plan: Plan, summary: Summary, reporter: Progress, began: float) -> None:
+def _carry_out(work: Work, plan: Plan, summary: Summary, reporter: Progress, began: float, watch: Watch | None) -> None:
     operation = randomness.token_hex(6)
-    with _journalled(work, plan, operation, summary, began), _probing(work, plan, summary):
+    with (
+        _journalled(work, plan, operation, summary, began),
+        _figures(work, plan),
+        _silence(work, plan, summary, watch),
+        _probing(work, plan, summary),
+    ):
         run = Run(plan, work.servers, operation, reporter)
         try:
             run.apply()
@@ -215,6 +221,37 @@ def _journalled(work: Work, plan: Plan, operation: str, summary: Summary, began:
             _journal_end(
                 server, {"event": "end", **head, "result": result, "seconds": round(time.monotonic() - began, 3), **counts}
             )
+
+
+@contextmanager
+def _figures(work: Work, plan: Plan) -> Iterator[None]:
+    """Tell monitoring that this begins and how it ended."""
+    labels = {"app": work.env.app.name, "environment": work.env.name}
+    about, started, ok = {"release": plan.release, "version": plan.version, "kind": plan.kind}, datetime.now(UTC), False
+    for server in work.servers.values():
+        server.tell_figures(figures.begun(labels, about, started), wait=False)
+    try:
+        yield
+        ok = True
+    finally:
+        text = figures.ended(labels, about, started, datetime.now(UTC), ok=ok)
+        for server in work.servers.values():
+            server.tell_figures(text, wait=True)
+
+
+@contextmanager
+def _silence(work: Work, plan: Plan, summary: Summary, watch: Watch | None) -> Iterator[None]:
+    """Keep alerts of the containers that are swapped from being told while they are."""
+    if watch is None:
+        yield
+        return
+    ok = False
+    summary.notes += filter(None, [watch.begin(work.env.app.name, list(work.servers), plan.release)])
+    try:
+        yield
+        ok = True
+    finally:
+        summary.notes += filter(None, [watch.end(ok=ok)])
 
 
 def _journal_end(server: Server, record: Mapping[str, Any]) -> None:

@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deploy import local_engine, sandbox_server
-from deploy.bases import ensure_base
-from deploy.build_client import build
+from deploy import sandbox_server
 from deploy.sandbox_files import fragment, known_hosts, write
 from deploy.sandbox_server import INDEX, ROOT, SANDBOX, Ports, Recipe, SandboxServer, ports_of
-from deploy.stand_ins import DEBIAN
-from deploy.this_machine import Report, engine_address, file_lock, local_client, machine_lock, need
+from ops import local_engine
+from ops.bases import ensure_base
+from ops.build_client import build
 from ops.errors import Failed, Refused
+from ops.stand_ins import DEBIAN
+from ops.this_machine import Report, engine_address, file_lock, local_client, machine_lock, need
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -188,7 +189,8 @@ class _Job:
         container, ports = self._running()
         sandbox_server.admit(self.engine, container, public_key)
         facts = sandbox_server.wait_ready(self.engine, container)
-        return SandboxServer(self.recipe.name(self.index), "running", ports, facts.get("engine", ""), facts["key"])
+        private = self.engine.api.inspect_container(container)["NetworkSettings"]["IPAddress"]
+        return SandboxServer(self.recipe.name(self.index), "running", ports, facts.get("engine", ""), facts["key"], private=private)
 
     def _running(self) -> tuple[str, Ports]:
         name = self.recipe.name(self.index)

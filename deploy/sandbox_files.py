@@ -50,6 +50,7 @@ def _host(server: SandboxServer, name: str) -> str:
         "user": _text(USER),
         "identity": _text(f".tidegate/{name}/id_ed25519"),
         "url": _text(server.url),
+        **({"private": _text(server.private)} if server.private else {}),
     }
     return "{ " + ", ".join(f"{key} = {value}" for key, value in pairs.items()) + " }"
 

@@ -11,8 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.this_machine import engine_address, tail
 from ops.errors import Failed, Refused
+from ops.this_machine import engine_address, tail
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -49,6 +49,7 @@ class SandboxServer:
     engine: str = ""
     host_key: str = ""
     address: str = "127.0.0.1"
+    private: str = ""  # among the servers
 
     @property
     def ssh_port(self) -> int:

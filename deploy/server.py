@@ -21,6 +21,16 @@ class Backups(Protocol):
         """Take a backup and decode it in full."""
 
 
+class Watch(Protocol):
+    """The monitoring, as far as a deploy speaks to it; nothing of it fails a deploy, and what it returns is to be told."""
+
+    def begin(self, app: str, servers: Sequence[str], release: str) -> str:
+        """Have alerts of the containers that are swapped wait."""
+
+    def end(self, *, ok: bool) -> str:
+        """Have them told again."""
+
+
 class Server(Protocol):
     """A server under our lock; every method raises TidegateError when it cannot do what it says."""
 
@@ -45,6 +55,9 @@ class Server(Protocol):
 
     def journal(self, record: Mapping[str, Any], *, wait: bool = True, optional: bool = False) -> None:
         """Append a record durably, before anything asked for later; without `wait`, trouble shows later, if not `optional`."""
+
+    def tell_figures(self, text: str, *, wait: bool) -> None:
+        """Put what a deploy tells of itself where monitoring reads it; trouble is a remark at most."""
 
     def receive(self, image: ImageRef) -> None:
         """Have the image completely, transferring only what is missing."""

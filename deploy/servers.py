@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from deploy import bootstrap
-from deploy.bases import ensure_base
 from deploy.docker_server import DockerServer
 from deploy.edge_setup import ensure_edge
-from deploy.model import EDGE, EDGE_HOME, HOME, STATUS_PORT, ImageRef
+from deploy.model import ImageRef
 from deploy.session import Doorstep, Session
 from deploy.ship import Shipper
-from deploy.this_machine import local_client
+from ops.bases import ensure_base
 from ops.config import Environment, HostAddress
 from ops.errors import Failed, TidegateError
 from ops.link import Link, ssh_options
+from ops.names import EDGE, EDGE_HOME, HOME, STATUS_PORT
+from ops.this_machine import local_client
 
 Say = Callable[[str, str], None]
 _EDGE_WORK = "network, edge nginx and its files are checked and brought up to date"

@@ -12,22 +12,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy import local_engine, services_check
-from deploy.bases import ensure_base
-from deploy.compose import Compose, Document
+from deploy import services_check
 from deploy.docker_server import DockerServer
 from deploy.inspect import connected
-from deploy.model import NETWORK, ImageRef
+from deploy.model import ImageRef
 from deploy.observe import app_home
-from deploy.services_check import COMPOSE, LABEL_SERVICES, Change
+from deploy.services_check import COMPOSE, Change
 from deploy.session import Session
 from deploy.ship import Shipper
-from deploy.this_machine import local_client
+from ops import local_engine
+from ops.bases import ensure_base
+from ops.compose import Compose, Document
 from ops.config import Environment, Services
 from ops.errors import ConfigError, Failed, Refused
 from ops.link import AgentError, Link
+from ops.names import LABEL_SERVICES, NETWORK
 from ops.secret import Mask
 from ops.secrets import resolve_secrets
+from ops.this_machine import local_client
 from ops.who import who
 
 if TYPE_CHECKING:

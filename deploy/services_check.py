@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from deploy.model import LABEL, NETWORK
+from ops.names import LABEL, LABEL_SERVICES, NETWORK
 
-LABEL_SERVICES = f"{LABEL}.services"
 COMPOSE = "com.docker.compose"
 Document = dict[str, Any]
 

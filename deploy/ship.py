@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.build_client import build_cli, build_environment
 from deploy.registry import Blobs, Registry
 from deploy.session import Doorstep
+from ops.build_client import build_cli, build_environment
 from ops.errors import Failed
 
 if TYPE_CHECKING:

@@ -192,8 +192,9 @@ def _sandbox_table(console: Console) -> None:
 def build(c: Context, env: str = "sandbox", version: str = "", verbose: bool = True) -> None:
     """Build the app's image."""
     with opened() as console:
-        from deploy import image, local_engine, show
-        from deploy.this_machine import local_client
+        from deploy import image, show
+        from ops import local_engine
+        from ops.this_machine import local_client
 
         app = _app(env)
         local_engine.ensure(console.say)
@@ -212,7 +213,7 @@ def _app(env: str) -> App:
 def bases(c: Context) -> None:
     """Get the base images: pulled where they can be, else built from Debian's packages."""
     with opened() as console:
-        from deploy import bases, local_engine
+        from ops import bases, local_engine
 
         local_engine.ensure(console.say)
         for name in bases.BASES:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ops import config_values as check
-from ops import durations
-from ops.config_types import Model, Port, Size, Text, Variable
+from ops.config_types import Model, Period, Port, Size, Text, Variable
 
 DAY = 86400.0
-LONGEST = 36525 * DAY
 
-Period = Annotated[float, BeforeValidator(durations.period), Field(ge=0, le=LONGEST)]
 Kind = Literal["sqlite", "postgres", "mariadb", "directory"]
 
 _FILES = ("volume", "path")

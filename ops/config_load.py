@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from ops.config_merge import Merged, Table, merge
 from ops.config_models import App, Environment, Notifications, SecretSource
+from ops.config_monitoring import Monitoring
 from ops.config_problems import ConfigProblems, from_pydantic, shown
 from ops.config_read import Reader
 from ops.errors import ConfigError
@@ -78,6 +79,7 @@ class _Loader:
     def shared(self, sections: Mapping[str, Table]) -> App | None:
         """Validate what all environments share, so that it is right even where nothing uses it."""
         self._section(Notifications, sections["notifications"], ("notifications",))
+        self._section(Monitoring, sections["monitoring"], ("monitoring",))
         for name, source in sections["secrets"].items():
             self._section(SecretSource, source, ("secrets", name))
         return self._section(App, sections["app"], ("app",))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from ops import config_values as check
 from ops import durations
 from ops.config_backup import Backup
+from ops.config_hosts import HostAddress
+from ops.config_monitoring import AppMetrics, Monitoring, Objectives
 from ops.config_types import (
     AnyPath,
     CommandLine,
@@ -114,6 +116,8 @@ class App(Model):
     prober: Prober = Prober()
     services: Services | None = None
     backup: Backup | None = None
+    metrics: AppMetrics | None = None
+    objectives: Objectives = Objectives()
 
     @field_validator("context", "dockerfile")
     @classmethod
@@ -153,31 +157,6 @@ class App(Model):
         return value
 
 
-class HostAddress(Model):
-    """How one server is reached over SSH, and its edge over HTTP."""
-
-    address: Annotated[str, AfterValidator(check.address)]
-    user: Annotated[str, AfterValidator(check.user)] | None = None
-    port: Port | None = None
-    identity: AnyPath | None = None
-    url: Annotated[str, AfterValidator(check.url)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return check.host_parts(value) if isinstance(value, str) else value
-
-    @property
-    def name(self) -> str:
-        """The server as people name it: `user@address:port` without what is left to ssh or usual."""
-        odd_port = self.port not in (None, 22)
-        address = f"[{self.address}]" if odd_port and ":" in self.address else self.address
-        return (f"{self.user}@" if self.user else "") + address + (f":{self.port}" if odd_port else "")
-
-    def __str__(self) -> str:
-        return self.name
-
-
 class Tls(Model):
     """The certificate chain of an environment and the name of the secret that holds its key."""
 
@@ -209,6 +188,7 @@ class Environment(Model):
     known_hosts: AnyPath = Field(default=Path("known_hosts"), validate_default=True)
     tls: Tls | None = None
     notifications: Notifications = Notifications()
+    monitoring: Monitoring = Monitoring()
     secrets: dict[Variable, SecretSource] = {}
     project_root: Path = Path()
 
@@ -229,4 +209,14 @@ class Environment(Model):
         key = (self.tls.key,) if self.tls else ()
         services = self.app.services.secrets if self.app.services else ()
         backup = self.app.backup.secret_names if self.app.backup else ()
-        return tuple(dict.fromkeys((*self.app.secrets, *key, *self.notifications.urls, *services, *backup)))
+        watching = self.monitoring.secret_names
+        return tuple(dict.fromkeys((*self.app.secrets, *key, *self.notifications.urls, *services, *backup, *watching)))
+
+    @property
+    def watcher(self) -> HostAddress:
+        """The server with the monitoring stack: one of the app's, or one of its own."""
+        wanted = self.monitoring.host
+        if wanted is None:
+            return self.hosts[0]
+        same = (host for host in self.hosts if (host.address, host.port or 22) == (wanted.address, wanted.port or 22))
+        return next(same, wanted)

@@ -13,7 +13,7 @@ from ops.config_problems import ConfigProblems, Problem, key_path, shown, unknow
 
 GENERATED = Path(".tidegate/environments")
 
-_SECTIONS = ("app", "environments", "notifications", "secrets")
+_SECTIONS = ("app", "environments", "notifications", "monitoring", "secrets")
 _KEYS = frozenset(Environment.model_fields) - {"name", "project_root"} | {"domain"}
 _Choices = Iterable[tuple[tuple[str, ...], tuple[str, ...]]]
 _CHOICES: _Choices = ((("domain",), ("domains",)),)
@@ -54,7 +54,7 @@ class Reader:
         return {name: self._layers(name) for name in names}
 
     def _layers(self, name: str) -> list[Layer]:
-        shared = {key: self.sections[key] for key in ("app", "notifications", "secrets") if self.sections[key]}
+        shared = {key: self.sections[key] for key in ("app", "notifications", "monitoring", "secrets") if self.sections[key]}
         own, generated = self._own.get(name), self._generated.get(name)
         layers = [Layer(self.path.name, (), shared), *([generated] if generated else []), *([own] if own else [])]
         if generated and "hosts" in generated.table:

@@ -11,6 +11,7 @@ from ops import config_values as check
 from ops import durations
 
 MAX_DURATION = 86400.0
+LONGEST = 36525 * 86400.0
 
 Text = Annotated[str, AfterValidator(check.literal)]
 Variable = Annotated[str, AfterValidator(check.variable)]
@@ -20,6 +21,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Size = Annotated[str, BeforeValidator(durations.size)]
 Wait = Annotated[float, BeforeValidator(durations.seconds), Field(ge=0, le=MAX_DURATION)]
 Pause = Annotated[float, BeforeValidator(durations.seconds), Field(ge=0.005, le=MAX_DURATION)]
+Period = Annotated[float, BeforeValidator(durations.period), Field(ge=0, le=LONGEST)]
 CommandLine = Annotated[tuple[Text, ...], Field(min_length=1)]
 
 

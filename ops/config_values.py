@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address
+from ipaddress import ip_address as parsed_address
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,29}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -127,6 +128,12 @@ def url(value: str) -> str:
     return _matching(_URL, value, "a URL such as http://127.0.0.1:8080, without a path").rstrip("/")
 
 
+def url_with_path(value: str) -> str:
+    """Check a URL that may have a path, but no credentials."""
+    expected = "a URL such as https://example.com/runbooks, without user and password"
+    return _matching(re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[!-~]*)?"), value, expected)
+
+
 def image(value: str) -> str:
     """Check an image's name without a tag."""
     expected = "an image name without tag or digest (the version is its tag), such as registry.example.com/team/blog"
@@ -155,6 +162,29 @@ def address(value: str) -> str:
     if _HOST.fullmatch(value) or _is_ipv6(value):
         return value
     raise ValueError("a host name or an IP address, without spaces and not starting with a hyphen")
+
+
+def ip_address(value: str) -> str:
+    """Check an IP address."""
+    try:
+        return str(parsed_address(value))
+    except ValueError:
+        raise ValueError("an IP address such as 10.0.0.5") from None
+
+
+def metric(value: str) -> str:
+    """Check the name of a metric."""
+    return _matching(re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,199}"), value, "a metric's name, such as http_requests_total")
+
+
+def label(value: str) -> str:
+    """Check the name of a metric's label."""
+    return _matching(re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,99}"), value, "a label's name, such as code")
+
+
+def smarthost(value: str) -> str:
+    """Check a mail server with its port."""
+    return _matching(re.compile(r"[A-Za-z0-9.-]{1,253}:[0-9]{1,5}"), value, "a mail server with its port: smtp.example.com:587")
 
 
 def host_parts(text: str) -> dict[str, str | int]:

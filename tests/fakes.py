@@ -18,26 +18,11 @@ from typing import Any, TypeVar
 
 from deploy import data, observe
 from deploy.apply import Run
-from deploy.model import (
-    EDGE,
-    LABEL_APP,
-    LABEL_CONTENT,
-    LABEL_RELEASE,
-    NETWORK,
-    WEB,
-    HealthSpec,
-    HostState,
-    ImageRef,
-    Intent,
-    Pem,
-    Probe,
-    ProbeReport,
-    ProcessSpec,
-    Release,
-)
+from deploy.model import WEB, HealthSpec, HostState, ImageRef, Intent, Pem, Probe, ProbeReport, ProcessSpec, Release
 from deploy.plan import Plan, plan_deploy, plan_prune, plan_rollback
 from ops.config import App, Environment
 from ops.errors import Failed, Locked, Refused, TidegateError, Unreachable
+from ops.names import EDGE, LABEL_APP, LABEL_CONTENT, LABEL_RELEASE, NETWORK
 from ops.secret import Secret
 
 METHODS = TypeVar("METHODS", bound=Callable[..., Any])
@@ -141,6 +126,7 @@ class Machine:
     images: dict[str, str] = field(default_factory=dict)
     pulled: set[str] = field(default_factory=set)
     journal: list[str] = field(default_factory=list)
+    figures: str = ""
     edge_files: dict[str, str] = field(default_factory=dict)
     loaded: dict[str, str] = field(default_factory=dict)
     staged: str | None = None
@@ -354,6 +340,10 @@ class FakeServer:
     @_call
     def journal(self, record: Mapping[str, Any], *, wait: bool = True, optional: bool = False) -> None:
         self.machine.journal.append(json.dumps({"time": "now", **record}))
+
+    @_call
+    def tell_figures(self, text: str, *, wait: bool) -> None:
+        self.machine.figures = text
 
     @_call
     def receive(self, image: ImageRef) -> None:

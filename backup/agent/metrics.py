@@ -127,5 +127,6 @@ def write(settings: Settings, store: Store, decision: Decision, now: datetime) -
     folder = Path(settings.home) / "metrics"
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, 0o755)  # noqa: S103  # node_exporter is another user, and our umask keeps all others out
+    os.chown(folder, os.stat(settings.home).st_uid, -1)  # deploys write there too, and are not root
     text = render(standing(settings, store.backups()[0], store.history(), decision.frozen, now))
     files.write(str(folder / f"{settings.app}_backup.prom"), text, 0o644)

@@ -45,6 +45,7 @@ class Agent:
             "facts": facts.facts,
             "state_of": self._state_of,
             "answers": waits.answers,
+            "http": waits.http_ask,
             "listening": lambda container: waits.listening(self._engine, container),
             "write": files.write,
             "move": files.move,

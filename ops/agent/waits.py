@@ -30,6 +30,21 @@ def http_get(address: str, port: int, path: str, host: str, timeout: float) -> t
         connection.close()
 
 
+def http_ask(method: str, port: int, path: str, body: str | None, timeout: float) -> dict[str, Any]:
+    """Return status and whole body of one request to a service on this machine's loopback; raises OSError."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    headers = {"Content-Type": "application/json"} if body and body[:1] in "{[" else {}
+    headers |= {"Content-Type": "application/x-www-form-urlencoded"} if body and not headers else {}
+    try:
+        connection.request(method, path, body.encode() if body else None, headers)
+        answer = connection.getresponse()
+        return {"status": answer.status, "body": answer.read().decode("utf-8", "replace")}
+    except http.client.HTTPException as error:
+        raise OSError(f"not an HTTP answer: {error!r}") from error
+    finally:
+        connection.close()
+
+
 class _Target:
     """One container being waited for, with what was seen of it last."""
 

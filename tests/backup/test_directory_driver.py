@@ -300,8 +300,8 @@ def test_a_folder_that_was_not_there_is_not_there_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def volume() -> Iterator[str]:
-    from deploy.bases import ensure_base
-    from deploy.local_engine import ensure
+    from ops.bases import ensure_base
+    from ops.local_engine import ensure
 
     ensure(print)
     ensure_base("debian:trixie-slim", print)

@@ -30,7 +30,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def box(settings: Settings) -> Iterator[Toolbox]:
-    from deploy.bases import ensure_base
+    from ops.bases import ensure_base
 
     ensure_base(IMAGE, print)
     with toolbox(Engine(settings.engine), settings, Kit(IMAGE, files={"password": "secret"})) as box:

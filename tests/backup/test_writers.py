@@ -11,10 +11,10 @@ import pytest
 from testcontainers.core.container import DockerContainer
 
 from backup.agent.writers import Paused, Writer, closed, draining, head, idle
-from deploy.bases import ensure_base
 from deploy.edge import EdgeFile, main_file, read_head, render, status_host
 from deploy.edge_setup import IMAGE
-from deploy.local_engine import ensure
+from ops.bases import ensure_base
+from ops.local_engine import ensure
 
 BLOG = EdgeFile(app="blog", release="v2", generation="v2-0123456789abcdef", upstream="10.213.1.140", port=3000,
                 domains=("blog.example.com", "www.blog.example.com"), body_size="1k", timeout=60, idle=2.5, gzip=True, pem=None,

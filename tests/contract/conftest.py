@@ -25,8 +25,8 @@ from deploy.server import Server
 from deploy.servers import make_ready
 from deploy.session import Session
 from deploy.ship import Shipper
-from deploy.this_machine import local_client
 from ops.config import Environment, load
+from ops.this_machine import local_client
 from tests.fakes import FakeServer, World, environment, intent
 
 APPS = Path(__file__).resolve().parents[1] / "apps"

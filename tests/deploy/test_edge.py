@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from testcontainers.core.container import DockerContainer
 
-from deploy.bases import ensure_base
 from deploy.edge import EdgeFile, main_file, public_proof, read_head, render, status_host
 from deploy.edge import test_file as file_to_test
 from deploy.edge_setup import IMAGE
-from deploy.local_engine import ensure
+from ops.bases import ensure_base
+from ops.local_engine import ensure
 
 GIXY = Path(sys.executable).with_name("gixy")
 BLOG = EdgeFile(app="blog", release="v2", generation="v2-0123456789abcdef", upstream="10.213.1.140", port=3000,

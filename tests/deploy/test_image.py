@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from deploy.image import SPARE, Source, bases_named, build, failure, fingerprint, image_name, read_source
-from deploy.stand_ins import DEBIAN, NGINX
-from deploy.this_machine import local_client
 from ops.config import App
 from ops.errors import ConfigError, Failed, Refused
+from ops.stand_ins import DEBIAN, NGINX
+from ops.this_machine import local_client
 
 WHEN = "2026-03-04T05:06:07+00:00"
 
@@ -360,7 +360,7 @@ def test_output_that_is_no_text_does_no_harm_and_a_failing_build_says_why(built_
 
 @pytest.mark.integration
 def test_a_base_of_ours_that_is_missing_is_obtained_before_the_build(built_app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploy.bases.BASES", ("tidegate-none:1",))
+    monkeypatch.setattr("ops.bases.BASES", ("tidegate-none:1",))
     built_app.dockerfile.write_text("ARG BASE=tidegate-none:1\nFROM $BASE\n")
     with pytest.raises(Refused, match="cannot pull tidegate-none:1"):
         build_it(built_app, "v1")

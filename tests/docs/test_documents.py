@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from deploy import docker_server, edge, edge_setup, model
+from deploy import docker_server, edge, edge_setup
 from deploy.bootstrap import SUPPORTED
 from deploy.show import TITLES
-from ops import errors
+from ops import errors, names
 from ops.agent import main as agent
 from ops.config import App
 from tests.docs.documents import DOCUMENTS, ROOT, anchors, blocks, inline, links, name, prose, table_rows
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
-PACKAGES = ("ops", "deploy", "backup")
+PACKAGES = ("ops", "deploy", "backup", "monitoring")
 SOURCES = "".join(path.read_text() for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py")))
 
 
@@ -63,7 +63,7 @@ def test_files_named_in_the_prose_exist(document: Path) -> None:
     paths = [
         text
         for text in inline(document)
-        if re.fullmatch(r"(ops|deploy|backup|tests|docs|docker|example|requirements|\.github)/[\w./-]*", text)
+        if re.fullmatch(r"(ops|deploy|backup|monitoring|tests|docs|docker|example|requirements|\.github)/[\w./-]*", text)
     ]
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
@@ -128,9 +128,9 @@ def test_numbers_that_are_told_are_those_of_the_code() -> None:
     assert f"within {docker_server.SWITCH_SECONDS:.0f} s" in text["troubleshooting.md"]
     assert docker_server.PROOFS == 10
     assert "answer with the new generation ten" in text["ARCHITECTURE.md"]
-    for known in (model.NETWORK, model.EDGE, str(model.STATUS_PORT), model.LABEL_MANAGED, model.HOME, edge.MOUNT):
+    for known in (names.NETWORK, names.EDGE, str(names.STATUS_PORT), names.LABEL_MANAGED, names.HOME, edge.MOUNT):
         assert known in text["ARCHITECTURE.md"], known
-    for known in (*edge_setup.SUBNETS, edge_setup.IMAGE, str(model.STATUS_PORT)):
+    for known in (*edge_setup.SUBNETS, edge_setup.IMAGE, str(names.STATUS_PORT)):
         assert known in text["servers.md"], known
 
 

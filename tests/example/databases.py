@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 from blog.store import Store, open_store
 
-from deploy.bases import ensure_base
-from deploy.this_machine import local_client
+from ops.bases import ensure_base
+from ops.this_machine import local_client
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.sandbox import Sandbox
-from deploy.this_machine import local_client
+from ops.this_machine import local_client
 from tests.integration.project import REPOSITORY, App, Server, blog_configuration, shaky_configuration
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.sandbox_server import SandboxServer
-from deploy.this_machine import local_client
 from ops.agent.load import Load, Report, Sample
+from ops.this_machine import local_client
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APP = "/usr/bin/python3", "-I", "-S", "/app/server.py"

@@ -18,7 +18,7 @@ import pytest
 
 from backup.schedule_files import SECURE_PATH, for_cron, log_of
 from deploy import sandbox_server
-from deploy.this_machine import local_client
+from ops.this_machine import local_client
 from tests.integration.project import App, Done, Server, shaky_configuration, wait_until
 
 pytestmark = pytest.mark.integration

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.bases import DATABASES, ensure_base
-from deploy.this_machine import local_client
+from ops.bases import DATABASES, ensure_base
+from ops.this_machine import local_client
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy import sandbox_server
-from deploy.this_machine import local_client
+from ops.this_machine import local_client
 from tests.integration.project import App, wait_until
 
 pytestmark = pytest.mark.integration

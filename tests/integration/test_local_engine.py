@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from deploy.sandbox import Sandbox
-from deploy.this_machine import local_client
+from ops.this_machine import local_client
 
 pytestmark = pytest.mark.integration
 engine = cache(local_client)  # asked for by a test, never while tests are collected: there may be no engine yet
 REPOSITORY = Path(__file__).resolve().parents[2]
-ENSURE = "python3 -c 'from deploy.local_engine import ensure; ensure(print)'"
+ENSURE = "python3 -c 'from ops.local_engine import ensure; ensure(print)'"
 
 
 class Machine:
@@ -62,7 +62,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def test_an_engine_is_installed_and_started_once_by_two_at_once(machine: Machine) -> None:
     said = machine.run(f"{ENSURE} & {ENSURE}; wait $!")
     assert said.count("starting this machine's Docker engine") == 1
-    assert machine.run("python3 -c 'from deploy.local_engine import answers; print(answers())'") == "True\n"
+    assert machine.run("python3 -c 'from ops.local_engine import answers; print(answers())'") == "True\n"
 
 
 def test_an_engine_that_answers_is_left_alone(machine: Machine) -> None:
@@ -76,9 +76,9 @@ def test_a_killed_engine_whose_pid_file_names_another_process_starts_again(machi
 
 
 def test_a_client_that_can_build_is_installed_where_there_is_none(machine: Machine) -> None:
-    client = machine.run("python3 -c 'from deploy.build_client import build_cli; print(*build_cli())'").strip()
+    client = machine.run("python3 -c 'from ops.build_client import build_cli; print(*build_cli())'").strip()
     machine.run("printf 'FROM scratch\\nLABEL built=yes\\n' > Dockerfile")
-    build = 'from deploy.build_client import build; from pathlib import Path; build(Path("/opt"), "tried")'
+    build = 'from ops.build_client import build; from pathlib import Path; build(Path("/opt"), "tried")'
     machine.run(f"python3 -c '{build}'")
     assert "tried" in machine.run(f"{client} images")
 

@@ -16,7 +16,7 @@ from backup.agent.mariadb import MariaDb
 from backup.agent.mariadb_sql import name as quoted
 from backup.agent.model import Source
 from backup.agent.source import Saved, Stage
-from deploy.bases import ensure_base
+from ops.bases import ensure_base
 from tests.integration.databases import DAMAGE, Site, damaged, docker, server
 
 pytestmark = pytest.mark.integration

@@ -19,8 +19,8 @@ from backup.agent.postgres import Postgres
 from backup.agent.postgres_restore import PostgresReplacement, conninfo
 from backup.agent.source import Saved, Stage
 from backup.agent.toolbox import sweep
-from deploy.bases import ensure_base
 from ops.agent.engine import Engine
+from ops.bases import ensure_base
 from tests.integration.databases import DAMAGE, Site, damaged, docker, server
 
 pytestmark = pytest.mark.integration

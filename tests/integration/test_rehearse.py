@@ -19,7 +19,7 @@ from backup.agent.report import Report
 from backup.agent.restore import Request, Restore
 from backup.agent.run import Run, Wanted
 from backup.agent.store import Store
-from deploy.bases import ensure_base
+from ops.bases import ensure_base
 from tests.integration.databases import docker, server
 
 pytestmark = pytest.mark.integration

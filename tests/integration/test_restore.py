@@ -13,8 +13,8 @@ import pytest
 
 from backup import package
 from backup.agent.model import Settings, Source
-from deploy.this_machine import local_client
 from ops.agent.load import Load, Sample
+from ops.this_machine import local_client
 from tests.integration.project import App, Server, wait_until
 
 pytestmark = pytest.mark.integration

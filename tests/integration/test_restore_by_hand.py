@@ -19,7 +19,7 @@ import pytest
 from backup.agent import commands
 from backup.agent.kinds import KINDS
 from backup.agent.model import Source
-from deploy.bases import ensure_base
+from ops.bases import ensure_base
 from tests.backup.agent_run import App
 from tests.docs.documents import ROOT, by_heading
 from tests.integration.databases import docker

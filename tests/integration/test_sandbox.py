@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy import bases, sandbox_server
+from deploy import sandbox_server
 from deploy.sandbox import Sandbox
 from deploy.sandbox_server import SandboxServer
-from deploy.stand_ins import DEBIAN, NGINX
-from deploy.this_machine import local_client
+from ops import bases
 from ops.shell import sh
+from ops.stand_ins import DEBIAN, NGINX
+from ops.this_machine import local_client
 
 pytestmark = pytest.mark.integration
 engine = cache(local_client)  # asked for by a test, never while tests are collected: there may be no engine yet

@@ -33,21 +33,31 @@ TABLES: dict[str, type[BaseModel]] = {
     "app.backup.keep.daily": config.Keep,
     **{f"app.backup.sources.{name}": config.BackupSource for name in ("shop", "uploads", "main", "legacy")},
     "app.backup.offsite": config.Offsite,
+    "app.metrics": config.AppMetrics,
+    "app.objectives": config.Objectives,
     "environments.production": Environment,
     "environments.production.tls": config.Tls,
     "environments.production.app": App,
     "environments.staging": Environment,
     "environments.staging.app": App,
     "environments.staging.notifications": config.Notifications,
+    "environments.staging.monitoring": config.Monitoring,
     "secrets.SECRET_KEY": config.SecretSource,
     "environments.staging.secrets.SECRET_KEY": config.SecretSource,
     "notifications": config.Notifications,
+    "monitoring": config.Monitoring,
+    "monitoring.slack": config.Slack,
+    "monitoring.email": config.Email,
+    "monitoring.webhooks.pager": config.Webhook,
+    "monitoring.grafana": config.PublicGrafana,
+    "monitoring.remote_write": config.RemoteWrite,
+    "monitoring.object_storage": config.ObjectStorage,
 }
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    for name in ("src/Dockerfile", "nginx/extra.conf", "tls/chain.pem", "services.yaml"):
+    for name in ("src/Dockerfile", "nginx/extra.conf", "tls/chain.pem", "tls/grafana.pem", "services.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "ops.toml").write_text(TEXT)
@@ -137,7 +147,9 @@ def test_every_default_of_a_simple_key_is_stated() -> None:
         for model in models()
         if model not in tables
         for name, field in model.model_fields.items()
-        if not field.is_required() and not isinstance(field.default, BaseModel) and name not in ("migrate", "processes")
+        if not field.is_required()
+        and not isinstance(field.default, BaseModel)
+        and name not in ("migrate", "processes", "webhooks")
     }
     assert optional <= stated
 

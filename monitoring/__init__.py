@@ -1,0 +1,1 @@
+"""Watching: the stack, its rules and dashboards, alerts that arrive, logs."""

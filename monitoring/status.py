@@ -1,0 +1,125 @@
+"""How the stack stands: its containers, what does not answer it, what fires, what is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from monitoring.hosts import connected
+from monitoring.inventory import Inventory, inventory
+from monitoring.live import Http, Prometheus
+from monitoring.live_alertmanager import Alertmanager
+from monitoring.server import Server, service_of
+from monitoring.silences import listed
+from monitoring.stack import services
+from ops.config import Environment
+from ops.console import Console
+from ops.errors import TidegateError
+
+
+@dataclass(frozen=True)
+class Container:
+    """A service of the stack on one server."""
+
+    server: str
+    service: str
+    image: str
+    state: str
+    health: str
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Status:
+    """All of it; `unknown` says what could not be asked, and why."""
+
+    containers: tuple[Container, ...]
+    silent_targets: tuple[str, ...]
+    targets: int
+    alerts: tuple[dict[str, str], ...]
+    silences: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Return whether the stack itself works; alerts that fire are its work."""
+        return bool(self.containers) and all(one.ok for one in self.containers) and not self.silent_targets and not self.unknown
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def look(env: Environment) -> Status:
+    """Look at every server and ask the stack. Raises Unreachable, Refused."""
+    known = inventory(env)
+    with connected(env, known) as hosts:
+        containers = tuple(one for host in hosts for one in _containers(known, host.server, services(known, host.watched)))
+        http = Http(next(host for host in hosts if host.watched.stack).server.link)
+        unknown: list[str] = []
+        targets = _asked(unknown, lambda: Prometheus(http).get("/api/v1/targets", state="active")["activeTargets"])
+        alerts = _asked(unknown, lambda: Alertmanager(http).alerts())
+        silences = _asked(unknown, lambda: listed(http))
+    told = (f"{', '.join(str(one) for one in silence.matchers)} until {silence.ends:%Y-%m-%d %H:%M} UTC" for silence in silences)
+    return Status(containers, tuple(_silent(targets)), len(targets), tuple(map(_alert, alerts)), tuple(told), tuple(unknown))
+
+
+def _asked(unknown: list[str], ask: Any) -> Sequence[Any]:
+    try:
+        found: Sequence[Any] = ask()
+    except TidegateError as error:
+        unknown.append(f"{error.what}: {error.why}")
+        return ()
+    return found
+
+
+def _containers(known: Inventory, server: Server, wanted: Sequence[str]) -> Iterator[Container]:
+    seen = {service_of(one): one for one in server.containers()}
+    for name in sorted({*wanted, *seen}):
+        one = seen.get(name)
+        if one is None:
+            yield Container(server.name, name, "", "missing", "", ok=False)
+            continue
+        health = next((word for word in ("unhealthy", "healthy", "starting") if word in one["Status"]), "")
+        ok = one["State"] == "running" and health in ("", "healthy")
+        yield Container(server.name, name, one["Image"], one["Status"], health, ok=ok)
+
+
+def _silent(targets: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for one in targets:
+        if one["health"] != "up":
+            yield f"{one['labels']['job']} of {one['labels'].get('host', one['labels']['instance'])}: {one['lastError'] or 'not asked yet'}"
+
+
+def _alert(found: dict[str, Any]) -> dict[str, str]:
+    labels, state = found["labels"], found["status"]
+    muted = "silenced" if state["silencedBy"] else "muted" if state["inhibitedBy"] else ""
+    summary = found["annotations"].get("summary", "")
+    return {
+        "alert": labels["alertname"],
+        "severity": labels.get("severity", ""),
+        "summary": summary,
+        "since": found["startsAt"][:19] + "Z",
+        "muted": muted,
+    }
+
+
+def show(console: Console, status: Status) -> None:
+    """Print it."""
+    rows = (("✓" if one.ok else "✗", one.server, one.service, one.state, one.image) for one in status.containers)
+    console.table("", ("", "server", "service", "state", "image"), rows)
+    console.say(f"{status.targets - len(status.silent_targets)} of {status.targets} targets answer")
+    for line in (*status.silent_targets, *status.unknown):
+        console.say(f"  ✗ {line}", "red")
+    firing = [one for one in status.alerts if one["severity"] != "none"]
+    if firing:
+        console.table("alerts", ("severity", "alert", "what", "since", ""), (
+            (one["severity"], one["alert"], one["summary"], one["since"], one["muted"]) for one in firing))  # fmt: skip
+    else:
+        console.say(
+            "no alert fires" if status.alerts else "no alert fires, not even Watchdog: nothing would be told",
+            "green" if status.alerts else "red",
+        )
+    for line in status.silences:
+        console.say(f"silence: {line}")

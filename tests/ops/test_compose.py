@@ -1,0 +1,100 @@
+"""Compose files as Compose itself understands them: no engine is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.services_check import joined, refusals
+from ops.bases import ensure_base
+from ops.compose import Compose
+from ops.errors import ConfigError
+from ops.secret import Secret
+from ops.this_machine import engine_address, local_client
+
+DEBIAN = "debian:trixie-slim"
+ROOT = Path(__file__).parents[2]
+PASSWORD = 'p$w$$x "y\\\n' + "ü'z#"
+
+
+def compose(**secrets: str) -> Compose:
+    return Compose("blog-services", {name: Secret(value) for name, value in secrets.items()})
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "services.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_examples_services_can_run_on_a_server() -> None:
+    document = compose(POSTGRES_PASSWORD="x").resolve(ROOT / "docker/services.yaml")
+    assert refusals(document) == []
+    assert document["volumes"]["db-data"]["name"] == "blog-services_db-data"
+
+
+def test_a_secret_arrives_as_it_is_whatever_characters_it_has(tmp_path: Path) -> None:
+    file = write(tmp_path, 'services: {db: {image: postgres, environment: {A: "${PASSWORD}", B: "a$$b"}}}')
+    known = compose(PASSWORD=PASSWORD)
+    once = known.resolve(file)
+    assert once["services"]["db"]["environment"] == {
+        "A": PASSWORD.replace("$", "$$"),
+        "B": "a$$b",
+    }  # escaped, for the next reading
+
+
+def test_the_file_as_it_is_run_means_the_same_and_has_a_hash_for_each_service(tmp_path: Path) -> None:
+    file = write(tmp_path, 'services: {db: {image: postgres, environment: {A: "${PASSWORD}"}}, cache: {image: redis}}')
+    one, other = compose(PASSWORD=PASSWORD), compose(PASSWORD="other")
+    hashes = one.hashes(joined(one.resolve(file), "blog", "production"))
+    assert hashes == one.hashes(joined(one.resolve(file), "blog", "production"))
+    changed = other.hashes(joined(other.resolve(file), "blog", "production"))
+    assert sorted(hashes) == ["cache", "db"]
+    assert hashes["cache"] == changed["cache"]
+    assert hashes["db"] != changed["db"]
+
+
+def test_variables_without_a_value_are_named_rather_than_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD", "of the person who asks")
+    (tmp_path / ".env").write_text("PASSWORD=of whoever left it there\n")
+    file = write(tmp_path, 'services: {db: {image: postgres, environment: {A: "${PASSWORD}", B: "${TITLE}", C: "${FINE:-x}"}}}')
+    with pytest.raises(ConfigError, match="without a value: PASSWORD, TITLE"):
+        compose().resolve(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("services: {db: {image: postgres, volums: []}}", "volums"),
+        ("services: {db: {image: postgres, environment: {A: '${PASSWORD:?say it}'}}}", "required variable PASSWORD"),
+        ("services: [", "yaml"),
+        ("services: {db: {image: postgres, ports: ['${PORT}']}}", "invalid containerPort"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told_in_composes_words_without_secrets(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(PORT="S3CR3T").resolve(write(tmp_path, text))
+    assert why in caught.value.why
+    assert "S3CR3T" not in str(caught.value)
+
+
+@pytest.mark.integration
+def test_a_volume_that_the_file_describes_otherwise_now_keeps_its_data(tmp_path: Path) -> None:
+    ensure_base(DEBIAN, print)
+    known = Compose("tidegate-test-compose", {}, Path(engine_address().removeprefix("unix://")))
+    text = "services: {a: {image: '%s', command: sleep 600, init: true, volumes: ['water:/d']}}\nvolumes: {water: {%s}}"
+    up = ("up", "--detach", "--wait", "--pull", "never")
+    said: list[str] = []
+    try:
+        code, last = known.follow(*up, document=known.resolve(write(tmp_path, text % (DEBIAN, ""))), say=said.append)
+        assert code == 0, last
+        container = local_client().containers.get("tidegate-test-compose-a-1")
+        assert container.exec_run(["sh", "-c", "echo high > /d/water"])[0] == 0
+        other = known.resolve(write(tmp_path, text % (DEBIAN, "driver_opts: {type: tmpfs, device: tmpfs}")))
+        code, _ = known.follow(*up, document=other, say=said.append)
+        assert code == 0
+        assert any("tidegate-test-compose_water is not as the file describes it: it is left as it is" in line for line in said)
+        assert local_client().containers.get("tidegate-test-compose-a-1").exec_run(["cat", "/d/water"])[1] == b"high\n"
+    finally:
+        known.follow("down", "--volumes", document=None, say=said.append)
