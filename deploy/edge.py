@@ -8,6 +8,7 @@ address and not a name, so that a reload never waits for, or fails on, a resolve
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 from ops.names import NGINX_STATUS, STATUS_PORT
@@ -160,8 +161,8 @@ def _tls(pem: str) -> str:
 
 
 def _hidden(path: str) -> str:
-    """Keep the app's own figures from everybody: the stack reads them from inside."""
-    return f"    location = {path} {{ return 404; }}\n" if path else ""
+    """Keep the app's own figures from everybody, also where it takes `/Metrics/` for `/metrics`: the stack reads them from inside."""
+    return f'    location ~* "^{re.escape(path.rstrip("/"))}/*$" {{ return 404; }}\n' if path else ""
 
 
 def _gzip() -> str:

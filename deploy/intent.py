@@ -93,7 +93,8 @@ def _pem(env: Environment, environ: Mapping[str, str]) -> Pem | None:
 
 
 def _what_runs(env: Environment, extra: str, pem: Pem | None) -> dict[str, Any]:
-    left_out = {"name", "context", "dockerfile", "keep_releases", "prober", "migrate", "environment", "backup", "services"}
+    left_out = {"name", "context", "dockerfile", "keep_releases", "prober", "migrate", "environment", "backup", "services",
+                "objectives"}  # fmt: skip
     app = env.app.model_dump(mode="json", exclude=left_out)
     return {"app": app, "domains": env.domains, "pem": pem.name if pem else None, "extra": extra}
 

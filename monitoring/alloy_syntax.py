@@ -31,6 +31,9 @@ def text(blocks: Iterable[Block]) -> str:
 
 def _block(block: Block, indent: str) -> Iterator[str]:
     inner = indent + "\t"
+    if not block.attributes and not block.blocks:
+        yield f"{indent}{block.name} {{ }}"
+        return
     yield f"{indent}{block.name} {{"
     yield from _attributes(block.attributes, inner, "")
     for index, child in enumerate(block.blocks):

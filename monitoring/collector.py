@@ -9,9 +9,11 @@ Containers' logs are read through the engine's API, not from /var/lib/docker/con
   lost, and of the new one either nothing or what is before that offset (promtail targets/file/tailer.go:59-71, alloy
   source/file/tailer.go:140-155). Promtail cannot find files by containers at all (targets/manager.go:85-113).
 
-Discovery lists stopped containers too: the engine leaves them out unless asked for a status (moby daemon/list.go:280), and
-then their last lines would stay unread after a collector's restart. Alloy knows a position by all labels of its target
-(source/docker/docker.go:225), so those that change when a container stops, its address above all, are removed before.
+Discovery lists stopped containers too, which the engine leaves out unless asked for a status (moby daemon/list.go:280):
+else the last lines of one that stops while the collector is away, or behind, stay unread. Alloy knows a position by all
+labels of its target (source/docker/docker.go:225), so those that change when a container stops, its address above all,
+are removed before. Promtail reads the last second of a stopped container anew at every refresh (targets/docker/
+target_group.go:109-113), for which the engine decodes its whole log (0.7 s of a core for 50 MB): so it refreshes seldom.
 """
 
 from __future__ import annotations
@@ -31,10 +33,7 @@ ENGINE = "unix:///var/run/docker.sock"
 PORTS = {"alloy": 12345, "promtail": 9080}
 HOST_LOGS = "/var/log/host"  # where the server's /var/log is mounted
 STATES = ["created", "restarting", "running", "removing", "paused", "exited", "dead"]
-REFRESH = "5s"  # a container that lives for less may go unseen
-# Promtail reads a stopped container's last second anew whenever it is discovered (targets/docker/target_group.go:109-113),
-# for which the engine decodes its whole log. So these are looked for at the start, and seldom after that.
-STOPPED_REFRESH = "10m"
+REFRESH = {"alloy": "5s", "promtail": "30s"}  # a container that is gone sooner may stay unread
 RETRY = {"least": "500ms", "most": "30s"}  # for ever: what waits is kept by the engine's own files
 BATCH = 128 * 1024  # what a collector killed during an outage of Loki may lose
 LONGEST = 500  # lines of one entry
@@ -64,6 +63,7 @@ class Collector:
     push: str  # where Loki takes lines
     journal: bool = True  # whether the server keeps its journal on disk; else its log files are read
     engine: str = ENGINE
+    refresh: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,7 @@ def _document(told: Collector) -> Table:
             }
         ],
         "scrape_configs": [
-            _of_containers(told, "containers", REFRESH, []),
-            _of_containers(told, "stopped", STOPPED_REFRESH, [{"name": "status", "values": ["exited", "dead"]}]),
+            _of_containers(told),
             _host(told),
         ],
     }
@@ -137,10 +136,16 @@ def _document(told: Collector) -> Table:
 _MARKED = f'{{{{ "{MARK}" }}}}{{{{ .Value }}}}'
 
 
-def _of_containers(told: Collector, job: str, refresh: str, filters: list[Table]) -> Table:
+def _of_containers(told: Collector) -> Table:
     return {
-        "job_name": job,
-        "docker_sd_configs": [{"host": told.engine, "refresh_interval": refresh, "filters": filters}],
+        "job_name": "containers",
+        "docker_sd_configs": [
+            {
+                "host": told.engine,
+                "refresh_interval": told.refresh or REFRESH["promtail"],
+                "filters": [{"name": "status", "values": STATES}],
+            }
+        ],
         "relabel_configs": [_relabel(rule) for rule in (*_rules(told.host), _STREAM)],
         "pipeline_stages": [
             {"replace": {"expression": FOLLOWING, "replace": _MARKED}},
@@ -185,7 +190,7 @@ def _containers(told: Collector) -> list[Block]:
     found, named = "discovery.docker.engine.targets", "discovery.relabel.containers.output"
     return [
         Block('logging', {"level": "warn"}),
-        Block('discovery.docker "engine"', {"host": told.engine, "refresh_interval": REFRESH},
+        Block('discovery.docker "engine"', {"host": told.engine, "refresh_interval": told.refresh or REFRESH["alloy"]},
               (Block("filter", {"name": "status", "values": STATES}),)),
         Block('discovery.relabel "containers"', {"targets": Ref(found)}, (*map(_rule, _rules(told.host)), stable)),
         Block('discovery.relabel "stream"', {"targets": Ref("[]")}, (_rule(_STREAM),)),

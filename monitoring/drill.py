@@ -177,7 +177,7 @@ def _delivered(
                 after.setdefault(name, round(time.monotonic() - wait.begun, 1))
         return len(after) == len(receivers)
 
-    if wait.until(all_have_it) is not None:
+    if wait.until(lambda: all_have_it() or bool(_muted(alertmanager, id))) is not None and len(after) == len(receivers):
         return tuple(Stage(name, after[name]) for name in receivers)
     now, muted, said = alertmanager.tallies(), _muted(alertmanager, id), log()
     return tuple(

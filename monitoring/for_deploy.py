@@ -90,7 +90,7 @@ class DeployWatch:
 
 def _is_watched(http: Http) -> bool:
     """Return whether a stack is there at all: no file of it, no remark about it."""
-    return http.link.call("read", path=f"{FOLDER}/{OWNER}") is not None
+    return http.link.send("read", path=f"{FOLDER}/{OWNER}").result(BUDGET) is not None
 
 
 class _Hasty(Http):

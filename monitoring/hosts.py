@@ -83,7 +83,7 @@ def watcher(hosts: Sequence[Host]) -> Host:
 
 def _look(host: Host, known: Inventory) -> None:
     """Read what is there already; another environment's stack is left alone. Raises Refused."""
-    seen = host.server.look([OWNER, PASSWORD, "gate/tls/ca.pem", "gate/tls/cert.pem"])
+    seen = host.server.look([OWNER, PASSWORD, *_identity_paths(known, host, "ca", "cert")])
     host.found, host.engine_group, host.journal = seen["files"], seen["engine_group"], seen["journal"]
     owner = json.loads(host.found[OWNER] or "{}")
     if owner and owner != {"app": known.app, "environment": known.environment}:
@@ -117,33 +117,35 @@ def _choose_images(host: Host, names: Sequence[str]) -> None:
 def _identify(known: Inventory, hosts: Sequence[Host]) -> None:
     """Keep the servers' identities while all are of one CA and good for long; else make all anew."""
     now = datetime.now(UTC)
-    if _good_for_long(hosts, now):
+    if _good_for_long(known, hosts, now):
         for host in hosts:
-            folders = tls_services(known, host.watched)
-            host.keep += [f"{service}/tls/{name}.pem" for service in folders for name in ("ca", "cert", "key")]
+            host.keep += _identity_paths(known, host, "ca", "cert", "key")
         return
     issued = issue([host.watched.address.private or "" for host in hosts], now)
     for host in hosts:
         host.files += identity_files(known, host.watched, issued[host.watched.address.private or ""])
 
 
-def _good_for_long(hosts: Sequence[Host], now: datetime) -> bool:
-    authorities = {host.found["gate/tls/ca.pem"] for host in hosts}
-    if len(authorities) > 1 or None in authorities:
-        return False
-    return all(_is_good(host, now) for host in hosts)
+def _identity_paths(known: Inventory, host: Host, *names: str) -> list[str]:
+    return [f"{service}/tls/{name}.pem" for service in tls_services(known, host.watched) for name in names]
 
 
-def _is_good(host: Host, now: datetime) -> bool:
-    certificate, private = host.found["gate/tls/cert.pem"], host.watched.address.private or ""
-    return certificate is not None and expires(certificate) - now > RENEW and is_for(certificate, private)
+def _good_for_long(known: Inventory, hosts: Sequence[Host], now: datetime) -> bool:
+    """Look at every service's: one that is new on a server, because the stack moved there, has none yet."""
+    authorities = {host.found[path] for host in hosts for path in _identity_paths(known, host, "ca")}
+    return len(authorities) == 1 and None not in authorities and all(_is_good(known, host, now) for host in hosts)
+
+
+def _is_good(known: Inventory, host: Host, now: datetime) -> bool:
+    found, private = [host.found[path] for path in _identity_paths(known, host, "cert")], host.watched.address.private or ""
+    return all(one is not None and expires(one) - now > RENEW and is_for(one, private) for one in found)
 
 
 def _password(known: Inventory, host: Host) -> Secret | None:
-    if not known.has("grafana"):
-        return None
-    if host.found[PASSWORD]:
+    if host.found[PASSWORD]:  # kept where Grafana is left out now, too: its volume knows this one and no other
         host.keep.append(PASSWORD)
+        return None
+    if not known.has("grafana"):
         return None
     password = randomness.token_urlsafe(18)
     host.files.append(File(PASSWORD, password, 0o400, stack.OWNERS["grafana"]))

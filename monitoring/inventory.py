@@ -106,6 +106,12 @@ def _require_private(env: Environment, addresses: tuple[HostAddress, ...]) -> No
             why="with several servers the one with the stack reaches the others (and they it) over mutual TLS on that address",
             fix='give each host private = "10.0.0.…"; without a private network, its public address',
         )  # fmt: skip
+    known = [address.private for address in addresses]
+    if twice := sorted({str(one) for one in known if known.count(one) > 1}):
+        raise ConfigError(
+            f"{', '.join(twice)} is the private address of several servers", where=f"[environments.{env.name}]",
+            why="one of them would be watched twice, and another never", fix="give each host its own",
+        )  # fmt: skip
 
 
 def _watched(env: Environment, address: HostAddress, index: int, *, stack: bool) -> Watched:
@@ -131,3 +137,6 @@ def _probes(env: Environment) -> Iterator[Probe]:
         # A name that leads every machine to itself, as the sandbox has, is asked for at the edge beside the stack.
         local = domain.endswith(".localhost") and env.watcher in env.hosts
         yield Probe(f"{scheme}://{domain}{path}", f"{scheme}://{EDGE if local else domain}{path}", domain, env.app.name)
+    if public := env.monitoring.grafana:
+        url = f"https://{public.domain}/api/health"
+        yield Probe(url, url, public.domain, "grafana")

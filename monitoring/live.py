@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ops.config import Environment
-from ops.errors import Failed, Refused
+from ops.errors import Failed, Refused, Unreachable
 from ops.link import AgentError, Link
 
+_LINE = 5.0  # seconds that the way to the server may take besides
 PORTS = {"grafana": 7810, "prometheus": 7811, "alertmanager": 7812, "loki": 7813}
 
 
@@ -25,7 +26,12 @@ class Http:
     def ask(self, method: str, port: int, path: str, body: str | None = None, timeout: float = 10.0) -> tuple[int, str]:
         """Return status and body. Raises Refused where nothing listens."""
         try:
-            answer = self.link.call("http", method=method, port=port, path=path, body=body, timeout=timeout)
+            asked = self.link.send("http", method=method, port=port, path=path, body=body, timeout=timeout)
+            answer = asked.result(timeout + _LINE)
+        except TimeoutError:
+            raise Unreachable(
+                "no answer", where=self.name, why=f"waited {timeout + _LINE:.0f} s", fix="look at the line"
+            ) from None
         except AgentError as error:
             service = next((name for name, known in PORTS.items() if known == port), str(port))
             raise Refused(

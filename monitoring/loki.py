@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from monitoring.files import MOUNT, SECRETS, File
+from monitoring.files import MOUNT, File
 from ops.secret import Secret
 
 USER = 10001  # loki, in the upstream image
@@ -17,7 +16,6 @@ PORT = 3100
 DATA = "/loki"
 # With authentication off Loki's one tenant is called fake, and rules are in a folder of their tenant's name.
 TENANT = "fake"
-RULES = Path(__file__).parent / "rules" / "loki"
 _CREDENTIALS = "s3"  # not in the configuration: Loki shows that one to everybody who asks /config
 _SOONEST = 24 * 3600.0  # the compactor deletes by the index' period, a day
 
@@ -36,26 +34,16 @@ class ObjectStore:
     insecure: bool = False
 
 
-def render(environment: str, keep: float, store: ObjectStore | None = None, rules: Mapping[str, str] | None = None) -> list[File]:
+def render(environment: str, keep: float, store: ObjectStore | None, rules: Mapping[str, str]) -> list[File]:
     """Return Loki's files; it needs at least one file of alert rules, or it looks for their folder in vain."""
     return [
         File(
             "loki/loki.yaml",
             "# Written by `inv monitoring.up`.\n" + yaml.safe_dump(_main(environment, keep, store), sort_keys=False, width=130),
         ),
-        *(File(f"loki/rules/{TENANT}/{name}", text) for name, text in (own_rules() if rules is None else rules).items()),
+        *(File(f"loki/rules/{TENANT}/{name}", text) for name, text in sorted(rules.items())),
         *([_credentials(store)] if store else []),
     ]
-
-
-def own_rules() -> dict[str, str]:
-    """Return the alert rules that Loki's ruler evaluates, by file name."""
-    return {path.name: path.read_text() for path in sorted(RULES.glob("*.yml"))}
-
-
-def variables(store: ObjectStore | None) -> dict[str, str]:
-    """Return the environment variables of Loki's container."""
-    return {"AWS_SHARED_CREDENTIALS_FILE": f"{SECRETS}/{_CREDENTIALS}"} if store else {}
 
 
 def _credentials(store: ObjectStore) -> File:
@@ -122,6 +110,7 @@ def _limits(keep: float) -> Table:
         "per_stream_rate_limit_burst": "32MB",
         "max_global_streams_per_user": 5000,
         "discover_service_name": [],  # else every stream gets a label more
+        "shard_streams": {"enabled": False},  # and busy ones another
         "volume_enabled": True,
     }
 

@@ -11,6 +11,8 @@ import os
 import sys
 from typing import Any
 
+UNREAD = "unread.json"  # services that may not have read their changed files yet: a run that dies leaves it to the next one
+
 
 def digest(path: str) -> str:
     """Return a file's SHA-256, or nothing where there is none."""
@@ -53,6 +55,20 @@ def others(folder: str, known: set[str]) -> list[str]:
     return sorted(os.path.relpath(path, folder) for path in found if os.path.relpath(path, folder) not in known)
 
 
+def unread(folder: str, changed: list[str]) -> list[str]:
+    """Note services before their files change; returns all that were noted since somebody said that they are read."""
+    note = os.path.join(folder, UNREAD)
+    try:
+        with open(note, encoding="utf-8") as file:
+            known = set(json.load(file))
+    except FileNotFoundError:
+        known = set()
+    known |= {path.partition("/")[0] for path in changed}
+    if changed:
+        write(note, {"content": json.dumps(sorted(known)), "mode": 0o644, "owner": os.getuid()})
+    return sorted(known)
+
+
 def own(path: str, owner: int) -> bool:
     """Give a volume and all in it to its service's user, where it is another's: images change theirs."""
     if os.lstat(path).st_uid == owner:
@@ -68,15 +84,25 @@ def place(request: dict[str, Any]) -> dict[str, Any]:
     """Write what came with its content, remove what is not wanted, and say what is missing still."""
     folder, wanted = request["folder"], request["files"]
     os.makedirs(folder, 0o711, exist_ok=True)
-    written = [one["path"] for one in wanted if "content" in one]
+    unread(folder, [one["path"] for one in wanted if "content" in one])
     for one in wanted:
         if "content" in one:
             write(os.path.join(folder, one["path"]), one)
     missing = [one["path"] for one in wanted if not is_so(os.path.join(folder, one["path"]), one)]
-    gone = [] if missing else others(folder, {one["path"] for one in wanted})
+    gone = [] if missing else others(folder, {UNREAD, *(one["path"] for one in wanted)})
+    changed = unread(folder, gone)
     for path in gone:
         os.unlink(os.path.join(folder, path))
-    return {"missing": missing, "written": written, "removed": gone}
+    return {"missing": missing, "changed": changed}
+
+
+def read(request: dict[str, Any]) -> dict[str, Any]:
+    """Forget which services had to read their files anew: they have."""
+    try:
+        os.unlink(os.path.join(request["folder"], UNREAD))
+    except FileNotFoundError:
+        pass  # nothing had changed
+    return {}
 
 
 def look(request: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +128,7 @@ def own_all(request: dict[str, Any]) -> dict[str, Any]:
     return {"owned": [path for path, owner in request["volumes"] if own(path, owner)]}
 
 
-ACTS = {"place": place, "look": look, "own": own_all}
+ACTS = {"place": place, "look": look, "own": own_all, "read": read}
 
 
 def main() -> None:

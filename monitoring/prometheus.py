@@ -250,4 +250,4 @@ def _bound(seconds: float) -> str:
 
 
 def _constant(name: str, value: float = 1, labels: Mapping[str, str] | None = None, **more: str) -> Table:
-    return {"record": name, "expr": f"vector({value:g})", "labels": {**(labels or {}), **more}}
+    return {"record": name, "expr": f"vector({value:.12g})", "labels": {**(labels or {}), **more}}

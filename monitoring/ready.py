@@ -62,11 +62,11 @@ def _failing(targets: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def reload(link: Link, service: str, signal: Callable[[], None]) -> None:
     """Have Prometheus or Alertmanager read its files anew and wait until it has. Raises Failed where it refuses them."""
-    before = _reloads(link, service)[1]
+    was_good, before = _reloads(link, service)
     signal()
     deadline = time.monotonic() + RELOAD_SECONDS
     while (found := _reloads(link, service))[1] <= before:
-        if not found[0] or time.monotonic() > deadline:
+        if (was_good and not found[0]) or time.monotonic() > deadline:  # else that may be the failure before this one
             raise Failed(f"{service} did not take its changed files and goes on with the old ones", where=link.name,
                          fix=f"inv monitoring.check -e {link.environment}; its log says more: docker logs tidegate-monitoring-{service}-1")  # fmt: skip
         time.sleep(PAUSE)

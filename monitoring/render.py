@@ -39,11 +39,14 @@ def render(env: Environment, known: Inventory, host: Watched, secrets: Secrets, 
 
 
 def identity_files(known: Inventory, host: Watched, identity: Identity) -> list[File]:
-    """Return what a server shows other servers and whom it believes, for each service that needs it."""
+    """Return what a server shows other servers and whom it believes, for each service that needs it.
+
+    The CA is written last: where all of them have the same one, all that belongs to it is there.
+    """
     return [
         File(f"{service}/tls/{name}.pem", text, 0o400 if name == "key" else 0o444, _TLS_USERS[service])
         for service in tls_services(known, host)
-        for name, text in (("ca", identity.ca), ("cert", identity.certificate), ("key", identity.key))
+        for name, text in (("key", identity.key), ("cert", identity.certificate), ("ca", identity.ca))
     ]
 
 
@@ -72,11 +75,17 @@ def _stack(env: Environment, known: Inventory, secrets: Secrets) -> Iterator[Fil
         yield _secret("alertmanager", name, secrets[name], prometheus.USER)
     if known.has("grafana"):
         yield from grafana.render(known, settings)
-        yield from dashboards.render(settings.runbooks, known.without)
+        yield from dashboards.render(settings.runbooks, _unseen(env, known))
     if known.has("loki"):
         yield from _loki(env, secrets)
     if known.has("blackbox"):
         yield File("blackbox/blackbox.yml", "# Written by `inv monitoring.up`.\n" + yaml.safe_dump(_BLACKBOX, sort_keys=False))
+
+
+def _unseen(env: Environment, known: Inventory) -> frozenset[str]:
+    """Return the parts whose panels would stay empty."""
+    jobs = {job for host in known.hosts for job in host.jobs}
+    return known.without | ({"app"} if env.app.metrics is None else set()) | ({"postgres"} - jobs)
 
 
 def _collector(known: Inventory, host: Watched, *, journal: bool) -> list[File]:

@@ -60,18 +60,25 @@ class Server:
         return self._ask({"act": "look", "read": list(paths), "socket": ENGINE_SOCKET})
 
     def place(self, files: Sequence[File], keep: Iterable[str] = ()) -> set[str]:
-        """Make the stack's files be as wanted and no others but `keep`; returns the services whose files changed."""
+        """Make the stack's files be as wanted and no others but `keep`; returns the services that have changed files to read.
+
+        Those too whose files a run changed that ended before it called `all_read`.
+        """
         described = [_described(file) for file in files]
         kept = [{"path": path, "keep": True} for path in keep]
         first = self._ask({"act": "place", "files": [*described, *kept]})
         if not first["missing"]:
-            return {path.partition("/")[0] for path in first["removed"]}
+            return set(first["changed"])
         contents = {file.path: file.content for file in files}
         whole = [one | ({"content": contents[one["path"]]} if one["path"] in first["missing"] else {}) for one in described]
         done = self._ask({"act": "place", "files": [*whole, *kept]})
         if done["missing"]:
             raise Failed("the server did not take its files", where=self.name, why=", ".join(done["missing"]))
-        return {path.partition("/")[0] for path in (*done["written"], *done["removed"])}
+        return set(done["changed"])
+
+    def all_read(self) -> None:
+        """Say that every service has read its files."""
+        self._ask({"act": "read"})
 
     def own(self, volumes: Mapping[str, int]) -> None:
         """Make volumes exist and belong to the users that their services run as."""

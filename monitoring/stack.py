@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -56,8 +57,12 @@ def wanted(known: Inventory, host: Watched, settings: Monitoring, engine_group: 
     picked = {name: document["services"][name] for name in services(known, host)}
     for name, service in picked.items():
         service["image"] = images[name]
+    if known.collector in picked and "loki" in picked:
+        picked[known.collector]["depends_on"] = ["loki"]  # so it stops first, and can send what it has read
     if "grafana" in picked:
         picked["grafana"]["environment"] = grafana.environment(settings)
+        if settings.grafana:  # the edge reaches it there
+            picked["grafana"]["networks"] = ["default", "apps"]
     if settings.object_storage and "loki" in picked:
         picked["loki"]["environment"] = {"AWS_SHARED_CREDENTIALS_FILE": f"{SECRETS}/s3"}
     if len(known.hosts) > 1:
@@ -84,6 +89,6 @@ def _variables(host: Watched, settings: Monitoring, engine_group: int) -> dict[s
         "ENGINE_GROUP": str(engine_group),
         "METRICS_KEEP": f"{round(settings.metrics_keep)}s",
         "METRICS_SIZE": f"{size_bytes(settings.metrics_size)}B",
-        "POSTGRES_URI": f"{postgres.container}:5432/{postgres.database}?sslmode=disable" if postgres else "",
+        "POSTGRES_URI": f"{postgres.container}:5432/{quote(postgres.database, safe='')}?sslmode=disable" if postgres else "",
         "POSTGRES_USER": postgres.user if postgres else "",
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from monitoring.hosts import connected
-from monitoring.inventory import Inventory, inventory
+from monitoring.inventory import inventory
 from monitoring.live import Http, Prometheus
 from monitoring.live_alertmanager import Alertmanager
 from monitoring.server import Server, service_of
@@ -55,7 +56,7 @@ def look(env: Environment) -> Status:
     """Look at every server and ask the stack. Raises Unreachable, Refused."""
     known = inventory(env)
     with connected(env, known) as hosts:
-        containers = tuple(one for host in hosts for one in _containers(known, host.server, services(known, host.watched)))
+        containers = tuple(one for host in hosts for one in _containers(host.server, services(known, host.watched)))
         http = Http(next(host for host in hosts if host.watched.stack).server.link)
         unknown: list[str] = []
         targets = _asked(unknown, lambda: Prometheus(http).get("/api/v1/targets", state="active")["activeTargets"])
@@ -74,14 +75,15 @@ def _asked(unknown: list[str], ask: Any) -> Sequence[Any]:
     return found
 
 
-def _containers(known: Inventory, server: Server, wanted: Sequence[str]) -> Iterator[Container]:
+def _containers(server: Server, wanted: Sequence[str]) -> Iterator[Container]:
     seen = {service_of(one): one for one in server.containers()}
     for name in sorted({*wanted, *seen}):
         one = seen.get(name)
         if one is None:
             yield Container(server.name, name, "", "missing", "", ok=False)
             continue
-        health = next((word for word in ("unhealthy", "healthy", "starting") if word in one["Status"]), "")
+        told = re.search(r"\((?:health: )?(unhealthy|healthy|starting)\)", one["Status"])
+        health = told[1] if told else ""
         ok = one["State"] == "running" and health in ("", "healthy")
         yield Container(server.name, name, one["Image"], one["Status"], health, ok=ok)
 

@@ -16,6 +16,7 @@ from monitoring.check import check_files
 from monitoring.hosts import UPGRADE_NOTE, Host, at_work, decide, each, watcher
 from monitoring.inventory import Inventory, inventory
 from monitoring.live import Http, Prometheus
+from monitoring.publishing import prepare, publish
 from monitoring.ready import await_targets, reload
 from monitoring.render import secret_names
 from monitoring.server import PROJECT, Server
@@ -53,9 +54,11 @@ def up(env: Environment, environ: Mapping[str, str], say: Say) -> Done:
     with Mask(secrets), at_work(env, known, "monitoring.up") as hosts:
         each(hosts, _require_no_upgrade)
         password = decide(env, known, hosts, secrets)
+        public = prepare(env, known, hosts, secrets)
         each(hosts, lambda host: _bring_images(host, say))
         each(hosts, lambda host: _check(host, say))
         each(hosts, lambda host: _run(host, env, known, say))
+        publish(hosts, public, say)
         link = watcher(hosts).server.link
         targets = await_targets(
             link, known, env.monitoring.timeout, partial(say, link.name),
@@ -70,8 +73,11 @@ def down(env: Environment, say: Say, *, volumes: bool = False) -> list[str]:
     """Stop and remove the stack's containers, and with `volumes` all it has collected too; returns the volumes that stay."""
     known = inventory(env)
     with at_work(env, known, "monitoring.down") as hosts:
-        kept = each(hosts, lambda host: _take_down(host, say, volumes=volumes))
-    return sorted({name for found in kept for name in found})
+        publish(hosts, None, say)
+        # The stack goes last: the others' collectors can send what they have read.
+        others = [host for host in hosts if not host.watched.stack]
+        kept = [each(some, lambda host: _take_down(host, say, volumes=volumes)) for some in (others, [watcher(hosts)]) if some]
+    return sorted({name for found in kept for names in found for name in names})
 
 
 def _require_no_upgrade(host: Host) -> None:
@@ -112,6 +118,8 @@ def _run(host: Host, env: Environment, known: Inventory, say: Say) -> None:
     same = {name for name, id in server.running().items() if before.get(name) == id}
     for name in sorted(changed & same & set(RELOADED)):
         _reload(server, name, before[name], say)
+    if changed:
+        server.all_read()
 
 
 def compose_up(host: Host, env: Environment, known: Inventory, say: Say) -> None:
@@ -153,6 +161,7 @@ def _take_down(host: Host, say: Say, *, volumes: bool) -> list[str]:
     for name in kept:
         server.engine.remove_volume(name)
     server.place([])
+    server.all_read()
     return []
 
 

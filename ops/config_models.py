@@ -218,5 +218,5 @@ class Environment(Model):
         wanted = self.monitoring.host
         if wanted is None:
             return self.hosts[0]
-        same = (host for host in self.hosts if (host.address, host.port or 22) == (wanted.address, wanted.port or 22))
-        return next(same, wanted)
+        place = (wanted.address.lower(), wanted.port or 22)
+        return next((host for host in self.hosts if (host.address.lower(), host.port or 22) == place), wanted)

@@ -18,7 +18,7 @@ Part = Literal["grafana", "loki", "collector", "cadvisor", "blackbox", "edge", "
 class AppMetrics(Model):
     """Where the app tells its own figures, and what it calls them."""
 
-    path: Annotated[str, AfterValidator(check.url_path)] = "/metrics"
+    path: Annotated[str, AfterValidator(check.metrics_path)] = "/metrics"
     port: Port | None = None
     public: Flag = False
     requests: Annotated[str, AfterValidator(check.metric)] = "http_requests_total"

@@ -132,7 +132,10 @@ def _expected(error: ErrorDetails) -> str:
 def _hidden(path: Path) -> bool:
     """Whether a secret may stand here by mistake, where its name belongs."""
     in_backup = "backup" in path and {"password", "ping", "identity", "recipients", "offsite"} & set(path)
-    return "secrets" in path or "urls" in path or path[-2:] == ("tls", "key") or bool(in_backup)
+    in_monitoring = "monitoring" in path and {"heartbeat", "webhook", "url", "password", "key", "runbooks"} & set(path)
+    in_storage = "object_storage" in path and {"access_key", "secret_key"} & set(path)
+    named = "secrets" in path or "urls" in path or path[-2:] == ("tls", "key")
+    return named or bool(in_backup or in_monitoring or in_storage)
 
 
 def _known(model: type[BaseModel], path: Path) -> Iterable[str]:

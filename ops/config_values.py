@@ -24,7 +24,7 @@ _IMAGE = re.compile(
 )
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}|ssh-ed25519 AAAA[A-Za-z0-9+/]{60,80}={0,2}(?: [!-~]+)?")
 
-_TAKEN_APPS = {"edge", "metrics", "sites", "tidegate"}  # folders in /srv/tidegate and containers named tidegate-…
+_TAKEN_APPS = {"edge", "metrics", "monitoring", "sites", "tidegate"}  # folders in /srv/tidegate and containers named tidegate-…
 _TAKEN_PROCESSES = {"web", "migrate"}
 
 A_NAME = "a name of at most 31 small letters, digits and hyphens, starting with a letter"
@@ -40,7 +40,7 @@ def app_name(value: str) -> str:
     """Check the name of an app: also a folder and part of container names on the servers."""
     name(value)
     if value in _TAKEN_APPS or value.startswith("tidegate-"):
-        raise ValueError("a name that Tidegate does not use itself (edge, metrics, sites, tidegate, tidegate-…)")
+        raise ValueError("a name that Tidegate does not use itself (edge, metrics, monitoring, sites, tidegate, tidegate-…)")
     return value
 
 
@@ -121,6 +121,11 @@ def file_path(value: object) -> object:
 def url_path(value: str) -> str:
     """Check the path of a URL; it also stands in nginx files."""
     return _matching(_URL_PATH, value, 'a URL path that starts with "/" and needs no quoting, such as "/health"')
+
+
+def metrics_path(value: str) -> str:
+    """Check the path of an app's figures: nginx is told to hide it, and compares what is left of a request without `?` and `%`."""
+    return _matching(re.compile(r"/[A-Za-z0-9._~/@,-]{1,200}"), value, 'a plain path such as "/metrics"')
 
 
 def url(value: str) -> str:

@@ -63,6 +63,7 @@ class Subject:
     connect: Callable[[], Server]
     users_get: Callable[[], str | None]
     journal: Callable[[], list[dict[str, Any]]]
+    figures: Callable[[], str]
     close: Callable[[Server], None]
     server: Server = field(init=False)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -126,8 +127,11 @@ def fake_subject() -> Subject:
         assert isinstance(server, FakeServer)
         server.close()
 
+    def connect() -> Server:
+        return FakeServer(machine, world)
+
     wanted = ImageRef("tidegate/blog:v1", "v1", "content-of-v1")
-    return Subject(environment(**app), wanted, lambda: FakeServer(machine, world), machine.serves, machine.records, close)
+    return Subject(environment(**app), wanted, connect, machine.serves, machine.records, lambda: machine.figures, close)
 
 
 class Real:
@@ -185,9 +189,13 @@ class Real:
         """Return the journal's records."""
         return observe.records(self.link.call("read", path="/srv/tidegate/blog/journal.jsonl") or "")
 
+    def figures(self) -> str:
+        """Return what the server's node exporter would read of the app's deploys."""
+        return str(self.link.call("read", path="/srv/tidegate/metrics/blog_deploy.prom") or "")
+
     def subject(self) -> Subject:
         """Return it as a subject."""
-        return Subject(self.env, self.image, self.connect, self.users_get, self.journal, self.close)
+        return Subject(self.env, self.image, self.connect, self.users_get, self.journal, self.figures, self.close)
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from deploy import figures
 from deploy.model import HealthSpec, Probe
 from ops.errors import Failed, Locked, TidegateError
 from tests.contract.conftest import Subject
@@ -264,3 +266,15 @@ def test_data_is_seen_and_a_backup_of_it_is_known_from_then_on(subject: Subject)
     assert data is not None
     assert data.moved_since(data.backups[id]) == ()
     assert not data.restoring
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_what_a_deploy_tells_of_itself_is_in_the_file_that_monitoring_reads(subject: Subject, wait: bool) -> None:
+    labels, about, now = {"app": "blog", "environment": "test"}, {"release": "r9"}, datetime.now(UTC)
+    subject.server.tell_figures(figures.begun(labels, about, now), wait=wait)
+    subject.state()  # what was asked for before is done by then
+    assert 'tidegate_deploy_in_progress{app="blog",environment="test"} 1' in subject.figures()
+    subject.server.tell_figures(figures.ended(labels, about, now, now, ok=True), wait=wait)
+    subject.state()
+    assert 'tidegate_deploy_in_progress{app="blog",environment="test"} 0' in subject.figures()
+    assert 'tidegate_deploy_info{app="blog",environment="test",release="r9"} 1' in subject.figures()

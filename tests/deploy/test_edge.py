@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import subprocess
@@ -78,6 +79,23 @@ def test_headers_websockets_timeouts_and_sizes_are_set() -> None:
     assert "gzip" not in render(SHOP)
 
 
+def hides(text: str, path: str) -> bool:
+    """Tell whether nginx answers 404 itself; it compares what is left of a path once slashes are merged and dots resolved."""
+    return any(re.search(pattern, path, re.IGNORECASE) for pattern in re.findall(r'location ~\* "(.*)" \{ return 404; \}', text))
+
+
+@pytest.mark.parametrize("figures", ["/metrics", "/metrics/", "/internal/v1.2/metrics-all"])
+@pytest.mark.parametrize("edge", [BLOG, SECURE])
+def test_an_apps_figures_are_hidden_however_it_takes_their_path(edge: EdgeFile, figures: str) -> None:
+    text = render(replace(edge, hidden=figures))
+    path = figures.rstrip("/")
+    for asked in (path, f"{path}/", path.upper()):
+        assert hides(text, asked)
+    for other in ("/", "/health", f"{path}x", f"{path}/x", f"/x{path}", path.replace(".", "x") if "." in path else "/m"):
+        assert not hides(text, other)
+    assert not hides(render(edge), path)
+
+
 def test_with_tls_plain_http_is_redirected() -> None:
     text = render(SECURE)
     assert "return 301 https://$host$request_uri;" in text
@@ -141,7 +159,7 @@ def nginx_test(image: str, folder: Path) -> tuple[int, str]:
 
 @pytest.mark.integration
 def test_nginx_takes_several_apps_with_and_without_tls(image: str, tmp_path: Path) -> None:
-    write_all(tmp_path, BLOG, SHOP, SECURE)
+    write_all(tmp_path, replace(BLOG, hidden="/internal/v1.0~x@y,z-/metrics"), SHOP, SECURE)
     write_pem(tmp_path)
     code, words = nginx_test(image, tmp_path)
     assert code == 0, words
@@ -190,7 +208,9 @@ def test_nginx_refuses_bad_lines_of_a_user_with_the_file_and_line(image: str, tm
 
 
 @pytest.mark.skipif(not GIXY.exists(), reason="gixy is not installed")
-@pytest.mark.parametrize(("files", "skipped"), [((BLOG, SHOP), ""), ((BLOG, SECURE), "hsts_header")])
+@pytest.mark.parametrize(
+    ("files", "skipped"), [((replace(BLOG, hidden="/v1.0/metrics"), SHOP), ""), ((BLOG, SECURE), "hsts_header")]
+)
 def test_gixy_finds_nothing_in_the_files(tmp_path: Path, files: tuple[EdgeFile, ...], skipped: str) -> None:
     """Strict-Transport-Security outlives a deploy by a year, so it is the user's own line to add."""
     write_all(tmp_path, *files)

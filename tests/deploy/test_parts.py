@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,28 @@ def test_a_release_has_a_container_for_each_process_all_with_its_labels_and_envi
             "dev.tidegate.managed": "true", "dev.tidegate.app": "blog", "dev.tidegate.release": "v1", "dev.tidegate.slot": "blue",
             "dev.tidegate.process": spec.process, "dev.tidegate.version": "v1",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [({}, "3000/metrics"), ({"port": 9000, "path": "/figures"}, "9000/figures"), ({"public": True}, "3000/metrics")],
+)
+def test_the_web_container_says_where_its_figures_are_and_no_other_does(metrics: dict[str, Any], told: str) -> None:
+    env = environment(metrics=metrics, processes={"worker": {"command": ["work"]}}, migrate={"command": ["migrate"]})
+    release, (web, worker) = made(env)
+    (migration,) = parts.migrate(env.app, intent("v1", NOW), release, first=True)
+    assert web.labels["dev.tidegate.metrics"] == told
+    for spec in (worker, migration.spec):  # type: ignore[attr-defined]
+        assert "dev.tidegate.metrics" not in spec.labels
+
+
+@pytest.mark.parametrize(
+    ("metrics", "hidden"), [(None, False), ({}, True), ({"path": "/figures"}, True), ({"public": True}, False)]
+)
+def test_figures_are_hidden_from_users_unless_they_are_public(metrics: dict[str, Any] | None, hidden: bool) -> None:
+    release, _ = made(environment(metrics=metrics))
+    path = (metrics or {}).get("path", "/metrics")
+    assert (f'location ~* "^{path}/*$" {{ return 404; }}' in release.edge_file) == hidden
 
 
 def test_the_migration_runs_the_new_image_with_the_new_environment() -> None:

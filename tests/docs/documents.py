@@ -73,7 +73,7 @@ def commands(text: str) -> Iterator[list[str]]:
         lexer.whitespace_split = True
         words: list[str] = []
         for word in lexer:
-            if set(word) <= set("&;|"):
+            if word and set(word) <= set("&;|"):
                 yield words
                 words = []
             else:

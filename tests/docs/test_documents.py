@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy import docker_server, edge, edge_setup
 from deploy.bootstrap import SUPPORTED
 from deploy.show import TITLES
+from monitoring import certificates, check, for_deploy, inventory, live, stack
 from ops import errors, names
 from ops.agent import main as agent
 from ops.config import App
@@ -132,6 +134,23 @@ def test_numbers_that_are_told_are_those_of_the_code() -> None:
         assert known in text["ARCHITECTURE.md"], known
     for known in (*edge_setup.SUBNETS, edge_setup.IMAGE, str(names.STATUS_PORT)):
         assert known in text["servers.md"], known
+
+
+def test_what_is_told_of_monitoring_is_so() -> None:
+    text = {path: (ROOT / path).read_text() for path in ("ARCHITECTURE.md", "docs/monitoring.md", "docs/servers.md")}
+    for known in (min(live.PORTS.values()), max(live.PORTS.values()), inventory.GATE_PORT):
+        assert [path for path, told in text.items() if str(known) not in told] == [], known
+    told = text["docs/monitoring.md"]
+    assert f"{certificates.VALID.days} days, and renewed" in told
+    assert certificates.RENEW.days == 365
+    assert f"for {for_deploy.LASTS.seconds // 60} minutes at most" in told
+    assert f"older than {check._LEFT_OVER // 60} minutes" in text["ARCHITECTURE.md"]
+
+
+def test_memory_that_the_stack_takes_at_most_is_that_of_its_compose_file() -> None:
+    services = yaml.safe_load(stack.FILE.read_text())["services"]
+    told = {(row[0].strip("`"), row[1]) for row in table_rows((ROOT / "docs/monitoring.md").read_text())}
+    assert {(name, one["mem_limit"]) for name, one in services.items()} <= told
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/servers.md"])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -19,6 +21,7 @@ from monitoring import collector, loki
 from monitoring.collector import Collector
 from monitoring.files import File
 from monitoring.images import load
+from monitoring.render import LOG_RULES
 from ops.names import LABEL_APP, LABEL_PROCESS, LABEL_RELEASE, LABEL_SLOT
 from ops.this_machine import local_client
 
@@ -47,6 +50,11 @@ def image(name: str) -> str:
     if not tags:
         pytest.skip(f"no image {wanted.repository} on this machine: it was neither pulled nor built here")
     return wanted.name if wanted.name in tags else max(tags)
+
+
+def log_rules() -> dict[str, str]:
+    """Return the rules of Loki's ruler by file name."""
+    return {path.name: path.read_text() for path in LOG_RULES.glob("*.yml")}
 
 
 def until(holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
@@ -80,6 +88,19 @@ class Http:
         )["data"]["result"]
         return found
 
+    def push(self, lines: list[str], **labels: str) -> None:
+        """Send lines as a collector would."""
+        now = time.time_ns()
+        values = [[str(now + number), line] for number, line in enumerate(lines)]
+        body = json.dumps({"streams": [{"stream": labels, "values": values}]}).encode()
+        with urlopen(Request(f"{self.base}/loki/api/v1/push", body, {"Content-Type": "application/json"}), timeout=10):
+            pass
+
+    def firing(self) -> dict[str, dict[str, str]]:
+        """Return the alerts that Loki's ruler fires, with their labels."""
+        found = self.get("/prometheus/api/v1/alerts")["data"]["alerts"]
+        return {one["labels"]["alertname"]: one["labels"] for one in found if one["state"] == "firing"}
+
     def value(self, query: str) -> float:
         """Return the one number that a query gives; 0 where it gives none."""
         found = self.get("/loki/api/v1/query", query=query)["data"]["result"]
@@ -94,6 +115,12 @@ class Lab:
         self.client = local_client()
         self.network = self.client.networks.create(f"logs-{tag}")
         self.containers: list[Container] = []
+
+    @property
+    def gateway(self) -> str:
+        """This machine's address on the network."""
+        self.network.reload()
+        return str(self.network.attrs["IPAM"]["Config"][0]["Gateway"])
 
     def put(self, files: list[File]) -> None:
         for file in files:
@@ -111,11 +138,11 @@ class Lab:
         return container
 
     def loki(self, rules: dict[str, str] | None = None) -> Http:
-        """Start Loki, and return it when it is ready."""
-        self.put(loki.render("test", 86400.0, rules=rules))
+        """Start Loki, with its own rules or others, and return it when it is ready."""
+        self.put(loki.render("test", 86400.0, None, rules or log_rules()))
         started = self.run(
             "loki", image("loki"), ["-config.file=/etc/tidegate/loki.yaml"], user=str(loki.USER), read_only=True, cap_drop=["ALL"],
-            tmpfs={"/tmp": ""}, volumes=[f"{self.root}/loki:/etc/tidegate:ro", loki.DATA], ports={f"{loki.PORT}/tcp": ("127.0.0.1", None)},
+            tmpfs={"/tmp": ""}, extra_hosts={"alertmanager": self.gateway}, volumes=[f"{self.root}/loki:/etc/tidegate:ro", loki.DATA], ports={f"{loki.PORT}/tcp": ("127.0.0.1", None)},
         )  # fmt: skip
         until(lambda: self._bound(started) is not None, "Loki's port is open")
         http = Http(str(self._bound(started)))
@@ -130,7 +157,9 @@ class Lab:
     def collector(self, kind: str) -> Container:
         """Start a collector of all containers of this machine, and of log files of its own."""
         (self.root / "var-log").mkdir()
-        told = Collector(HOST, collector.push_address(None).replace("loki:", f"logs-{self.tag}-loki:"), journal=False)
+        told = Collector(
+            HOST, collector.push_address(None).replace("loki:", f"logs-{self.tag}-loki:"), journal=False, refresh="5s"
+        )
         self.put([RENDERERS[kind](told)])
         return self.run(
             "collector", image(kind), COMMANDS[kind], user="0:0", read_only=True, cap_drop=["ALL"], tmpfs={"/tmp": ""},
@@ -154,13 +183,53 @@ class Lab:
         """The name of the app that writes."""
         return f"shop-{self.tag}"
 
+    def remove(self, container: Container) -> None:
+        print(f"— {container.name}\n{container.logs(tail=9, stream=False).decode(errors='replace')}")
+        container.remove(force=True, v=True)
+        self.containers.remove(container)
+
     def close(self) -> None:
-        for container in self.containers:
-            print(f"— {container.name}\n{container.logs(tail=9, stream=False).decode(errors='replace')}")
-            container.remove(force=True, v=True)
+        for container in self.containers[:]:
+            self.remove(container)
         self.network.remove()
         if any(volume.name == f"logs-{self.tag}" for volume in self.client.volumes.list()):
             self.client.volumes.get(f"logs-{self.tag}").remove()
+
+
+def check(root: Path, files: list[File], image: str, command: list[str]) -> None:
+    """Have an image check files of its service. Raises what it says against them."""
+    for file in files:
+        path = root / file.path.partition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(file.content)
+    root.chmod(0o755)
+    local_client().containers.run(image, command, remove=True, user="0:0", volumes=[f"{root}:/etc/tidegate:ro"])
+
+
+class Receiver:
+    """What takes Alertmanager's place for Loki: it keeps what is sent."""
+
+    def __init__(self, address: str) -> None:
+        self.alerts: list[dict[str, Any]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                receiver.alerts += json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer((address, 9093), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
 
 
 @contextmanager

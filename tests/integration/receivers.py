@@ -58,7 +58,7 @@ class Post:
 
 
 @contextmanager
-def web() -> Iterator[tuple[int, Kept[Post]]]:
+def web(address: str = "127.0.0.1") -> Iterator[tuple[int, Kept[Post]]]:
     """Serve on a free port: 500 for /broken, 200 and "ok" (which is what Slack says) for all else."""
     kept: Kept[Post] = Kept()
 
@@ -75,7 +75,7 @@ def web() -> Iterator[tuple[int, Kept[Post]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with _serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+    with _serving(ThreadingHTTPServer((address, 0), Handler)) as port:
         yield port, kept
 
 

@@ -9,6 +9,7 @@ import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -230,6 +231,7 @@ def left(engine: APIClient) -> list[str]:
     return [one["Id"] for one in engine.containers(all=True, filters={"label": label})]
 
 
+@contextmanager
 def started(engine: APIClient, service: str, files: Sequence[File], command: list[str], port: int) -> Iterator[Http]:
     """Run a service with its files, its port published on loopback."""
     archive = io.BytesIO()
@@ -274,7 +276,7 @@ def live(engine: APIClient, files: list[File]) -> Iterator[Prometheus]:
         *about_itself(files),
     ]
     command = ["--config.file=/etc/tidegate/prometheus.yml", "--storage.tsdb.path=/tmp/data"]
-    for http in started(engine, "prometheus", placed, command, 9090):
+    with started(engine, "prometheus", placed, command, 9090) as http:
         asked = Prometheus(http)
         evaluated = "count(prometheus_rule_group_last_duration_seconds > 0) == 2 and count(ALERTS) and count(prometheus_rule_evaluation_failures_total > 0)"
         wait_until(partial(answers, partial(asked.query, evaluated)), "Prometheus evaluates nothing")
@@ -340,7 +342,7 @@ def test_all_of_it_at_once_says_what_is_wrong_and_where(engine: APIClient, live:
 
 def test_loki_has_the_rules_that_we_give_it(engine: APIClient, files: list[File]) -> None:
     need(engine, "loki")
-    for http in started(engine, "loki", only(files, "loki"), ["-config.file=/etc/tidegate/loki.yaml"], 3100):
+    with started(engine, "loki", only(files, "loki"), ["-config.file=/etc/tidegate/loki.yaml"], 3100) as http:
         asked = Loki(http)
         wait_until(partial(answers, partial(groups, asked)), "Loki has no rules")
         assert faults_of_logs(asked, only(files, "loki")) == []

@@ -1,0 +1,114 @@
+"""What stays on servers as it is: identities while they are good, and Grafana's one password."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from monitoring.certificates import RENEW, VALID, issue
+from monitoring.files import File
+from monitoring.hosts import Host, _identify, _identity_paths, _password
+from monitoring.inventory import Inventory, inventory
+from monitoring.render import PASSWORD, identity_files
+from monitoring.server import Server
+from tests.monitoring.watched import AWAY, ONE, TWO, environment
+
+NOW = datetime.now(UTC)
+PAIR = inventory(environment(ONE, TWO))
+MOVED = inventory(environment(ONE, TWO, monitoring={"host": "203.0.113.11:2222"}))
+RENUMBERED = inventory(environment({**ONE, "private": "10.0.0.77"}, TWO))
+GROWN = inventory(environment(ONE, TWO, AWAY))
+QUIET = inventory(environment(ONE, TWO, monitoring={"without": ["loki"]}))
+
+
+def placed(known: Inventory, made: datetime = NOW) -> dict[str, dict[str, str]]:
+    """Return what is on each server once its identity was placed."""
+    issued = issue([host.address.private or "" for host in known.hosts], made)
+    return {
+        host.name: {file.path: file.content for file in identity_files(known, host, issued[host.address.private or ""])}
+        for host in known.hosts
+    }
+
+
+def looked(known: Inventory, there: dict[str, dict[str, str]]) -> list[Host]:
+    """Return servers as they are after a look at them."""
+    hosts = [Host(watched, Server.__new__(Server)) for watched in known.hosts]
+    for host in hosts:
+        files: dict[str, Any] = there.get(host.watched.name, {})
+        host.found = {path: files.get(path) for path in [PASSWORD, *_identity_paths(known, host, "ca", "cert")]}
+    _identify(known, hosts)
+    return hosts
+
+
+def files(hosts: Sequence[Host]) -> list[File]:
+    return [file for host in hosts for file in host.files]
+
+
+@pytest.mark.parametrize("known", [PAIR, MOVED, GROWN, QUIET])
+def test_servers_that_know_each_other_keep_their_identities(known: Inventory) -> None:
+    there = placed(known)
+    hosts = looked(known, there)
+    assert files(hosts) == []
+    assert {host.watched.name: set(host.keep) for host in hosts} == {name: set(paths) for name, paths in there.items()}
+
+
+def without(path: str) -> dict[str, dict[str, str]]:
+    """Return what a run left that was killed before it had placed this file on the last server."""
+    there = placed(PAIR)
+    return {
+        name: {one: text for one, text in known.items() if (name, one) != (PAIR.hosts[1].name, path)}
+        for name, known in there.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("known", "there"),
+    [
+        pytest.param(PAIR, {}, id="the first time"),
+        pytest.param(PAIR, placed(PAIR, NOW - VALID + RENEW - timedelta(days=1)), id="its last year has begun"),
+        pytest.param(PAIR, {name: placed(PAIR)[name] for name in placed(PAIR)}, id="two servers of two CAs"),
+        pytest.param(GROWN, placed(PAIR), id="a server came"),
+        pytest.param(MOVED, placed(PAIR), id="the stack moved to another of them"),
+        pytest.param(RENUMBERED, placed(PAIR), id="a server has another private address"),
+        pytest.param(PAIR, placed(QUIET), id="logs are collected now"),
+        pytest.param(PAIR, without("gate/tls/ca.pem"), id="one has no CA"),
+        pytest.param(PAIR, without("collector/tls/cert.pem"), id="one has no certificate"),
+    ],
+)
+def test_all_get_new_identities_of_one_ca_where_any_is_not_good(known: Inventory, there: dict[str, dict[str, str]]) -> None:
+    hosts = looked(known, there)
+    assert [host.keep for host in hosts] == [[]] * len(hosts)
+    assert len({file.content for file in files(hosts) if file.path.endswith("ca.pem")}) == 1
+    for host in hosts:
+        assert {file.path for file in host.files} == set(_identity_paths(known, host, "ca", "cert", "key"))
+
+
+def test_a_run_that_was_killed_between_two_files_left_something_that_is_not_good() -> None:
+    """Whatever was placed of the new identity, in that order, all is made anew but where it was all of it."""
+    old, new = placed(PAIR), placed(PAIR)
+    first, second = (host.name for host in PAIR.hosts)
+    for count in range(len(new[second])):
+        half = {**old[second], **dict(list(new[second].items())[:count])}
+        assert files(looked(PAIR, {first: new[first], second: half})), count
+    assert not files(looked(PAIR, new))
+
+
+def test_grafanas_password_is_made_once_and_told_once() -> None:
+    host = Host(PAIR.hosts[0], Server.__new__(Server), {PASSWORD: None})
+    made = _password(PAIR, host)
+    assert made
+    assert host.files == [File(PASSWORD, made.reveal(), 0o400, 472)]
+    assert len(made.reveal()) >= 24
+    again = Host(PAIR.hosts[0], Server.__new__(Server), {PASSWORD: made.reveal()})
+    assert (_password(PAIR, again), again.files, again.keep) == (None, [], [PASSWORD])
+
+
+def test_it_stays_where_grafana_is_left_out_for_a_while_because_its_volume_stays_too() -> None:
+    lean = inventory(environment(monitoring={"without": ["grafana"]}))
+    host = Host(lean.hosts[0], Server.__new__(Server), {PASSWORD: "known"})
+    assert (_password(lean, host), host.keep) == (None, [PASSWORD])
+    host = Host(lean.hosts[0], Server.__new__(Server), {PASSWORD: None})
+    assert (_password(lean, host), host.keep, host.files) == (None, [], [])

@@ -1,0 +1,186 @@
+"""The stack's files on a server: the real program in a process of its own, with a folder of this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitoring import on_server
+
+PROGRAM = Path(on_server.__file__).read_text()
+AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+ME = os.getuid()
+pytestmark = pytest.mark.skipif(ME not in (0, os.getgid()), reason="a file is given to the group of its user's number as well")
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Iterator[Ask]:
+    """Return what the program answers, as a server runs it."""
+
+    def answer(act: str, umask: int = 0o077, **more: Any) -> dict[str, Any]:
+        places = {"folder": tmp_path / "monitoring", "home": tmp_path, "socket": tmp_path / "engine"}
+        request = {"act": act, **{name: str(path) for name, path in places.items()}, **more}
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", PROGRAM], input=json.dumps(request) + "\n", text=True, capture_output=True,
+            umask=umask, env={"SUDO_UID": str(ME)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(tmp_path / "engine"))
+        yield answer
+
+
+def file(path: str, content: str = "text", mode: int = 0o644, owner: int = ME, *, sent: bool = True) -> dict[str, Any]:
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return {"path": path, "mode": mode, "owner": owner, "digest": digest} | ({"content": content} if sent else {})
+
+
+def place(ask: Ask, *files: dict[str, Any]) -> dict[str, Any]:
+    return ask("place", files=list(files))
+
+
+def files(folder: Path) -> list[str]:
+    """Return what is there, but for the note of what has changed."""
+    root = folder / "monitoring"
+    found = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    return [path for path in found if path != on_server.UNREAD]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_what_differs_has_to_be_sent(ask: Ask, tmp_path: Path) -> None:
+    told = [file("gate/nginx.conf", sent=False), file("loki/loki.yaml", "é\r\n", sent=False)]
+    assert place(ask, *told)["missing"] == ["gate/nginx.conf", "loki/loki.yaml"]
+    assert not (tmp_path / "monitoring/gate").exists()
+    assert place(ask, file("gate/nginx.conf"), file("loki/loki.yaml", "é\r\n"))["missing"] == []
+    assert (tmp_path / "monitoring/loki/loki.yaml").read_bytes() == "é\r\n".encode()
+    assert place(ask, *told)["missing"] == []
+    assert place(ask, told[0], file("loki/loki.yaml", "other", sent=False))["missing"] == ["loki/loki.yaml"]
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_modes_are_as_wanted_whatever_the_umask(ask: Ask, tmp_path: Path, umask: int) -> None:
+    ask("place", umask, files=[file("a/b/open"), file("a/secret", mode=0o400)])
+    folder = tmp_path / "monitoring"
+    assert [mode(folder / name) for name in (".", "a", "a/b", "a/b/open", "a/secret")] == [0o711, 0o755, 0o755, 0o644, 0o400]
+
+
+def test_a_file_of_another_mode_is_not_as_wanted(ask: Ask, tmp_path: Path) -> None:
+    place(ask, file("a/secret", mode=0o400))
+    (tmp_path / "monitoring/a/secret").chmod(0o444)
+    assert place(ask, file("a/secret", mode=0o400, sent=False))["missing"] == ["a/secret"]
+    place(ask, file("a/secret", mode=0o400))
+    assert mode(tmp_path / "monitoring/a/secret") == 0o400
+
+
+@AS_ROOT
+def test_a_secret_belongs_to_the_user_of_its_service(ask: Ask, tmp_path: Path) -> None:
+    place(ask, file("a/secret", mode=0o400, owner=10001))
+    known = (tmp_path / "monitoring/a/secret").stat()
+    assert (known.st_uid, known.st_gid) == (10001, 10001)
+    assert place(ask, file("a/secret", mode=0o400, owner=472, sent=False))["missing"] == ["a/secret"]
+
+
+def test_a_file_is_replaced_by_a_new_one_so_that_a_reader_has_one_or_the_other(ask: Ask, tmp_path: Path) -> None:
+    place(ask, file("a/b", "old"))
+    with (tmp_path / "monitoring/a/b").open() as reader:
+        place(ask, file("a/b", "new"))
+        assert reader.read() == "old"
+    assert [path.name for path in (tmp_path / "monitoring/a").iterdir()] == ["b"]
+
+
+def test_what_a_dead_run_left_is_in_nobodys_way_and_never_written_through(ask: Ask, tmp_path: Path) -> None:
+    folder = tmp_path / "monitoring/a"
+    folder.mkdir(parents=True)
+    (tmp_path / "victim").write_text("precious")
+    for name in ("b.new", "c"):
+        (folder / name).symlink_to(tmp_path / "victim")
+    (folder / "d.new").write_text("half")
+    place(ask, file("a/b"), file("a/c"), file("a/d"))
+    assert {path.name: path.is_symlink() for path in folder.iterdir()} == {"b": False, "c": False, "d": False}
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_link_to_what_is_wanted_is_not_what_is_wanted(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "monitoring/a").mkdir(parents=True)
+    (tmp_path / "elsewhere").write_text("text")
+    (tmp_path / "monitoring/a/b").symlink_to(tmp_path / "elsewhere")
+    assert place(ask, file("a/b", sent=False))["missing"] == ["a/b"]
+
+
+def test_what_is_not_wanted_any_more_goes_once_all_that_is_wanted_is_there(ask: Ask, tmp_path: Path) -> None:
+    place(ask, file("a/b"), file("old/c"), file("old/deep/d"))
+    place(ask, file("a/b", sent=False), file("a/new", sent=False))
+    assert files(tmp_path) == ["a/b", "old/c", "old/deep/d"]
+    assert place(ask, file("a/b", sent=False), file("a/new"))["missing"] == []
+    assert files(tmp_path) == ["a/b", "a/new"]
+
+
+def test_services_with_changed_files_are_told_until_they_have_read_them(ask: Ask) -> None:
+    assert place(ask, file("a/b"), file("a/c"), file("old/d"))["changed"] == ["a", "old"]
+    ask("read")
+    assert place(ask, file("a/b", sent=False), file("a/c", sent=False), file("old/d", sent=False))["changed"] == []
+    assert place(ask, file("a/b", "new"), file("a/c", sent=False), file("old/d", sent=False))["changed"] == ["a"]
+    assert place(ask, file("a/b", "new", sent=False), file("a/c", sent=False))["changed"] == ["a", "old"], "the run before died"
+    for _ in range(2):
+        ask("read")
+    assert place(ask, file("a/b", "new", sent=False), file("a/c", sent=False))["changed"] == []
+
+
+def test_that_is_noted_before_anything_changes(ask: Ask, tmp_path: Path) -> None:
+    """So a run that dies while it places files leaves them to the next one as well."""
+    (tmp_path / "monitoring/a/b").mkdir(parents=True)  # in the way: the program fails there
+    with pytest.raises(AssertionError, match="IsADirectoryError"):
+        place(ask, file("gate/nginx.conf"), file("a/b"))
+    (tmp_path / "monitoring/a/b").rmdir()
+    assert place(ask, file("gate/nginx.conf", sent=False))["changed"] == ["a", "gate"]
+
+
+def test_what_is_to_be_kept_stays_as_it_is(ask: Ask, tmp_path: Path) -> None:
+    place(ask, file("gate/tls/key.pem", "made here", mode=0o400))
+    assert place(ask, file("a/b"), {"path": "gate/tls/key.pem", "keep": True})["missing"] == []
+    assert (tmp_path / "monitoring/gate/tls/key.pem").read_text() == "made here"
+
+
+def test_looking_makes_the_folders_that_lack_and_tells_what_files_say(ask: Ask, tmp_path: Path) -> None:
+    found = ask("look", read=["owner.json", "a/b"])
+    assert found["files"] == {"owner.json": None, "a/b": None}
+    assert (mode(tmp_path), mode(tmp_path / "metrics")) == (0o711, 0o755)
+    assert (found["engine_group"], found["journal"]) == (os.getgid(), Path("/var/log/journal").is_dir())
+    place(ask, file("a/b", "grün"))
+    assert ask("look", read=["a/b"])["files"] == {"a/b": "grün"}
+    assert not (tmp_path / "monitoring/owner.json").exists()
+
+
+@AS_ROOT
+def test_a_volume_is_given_to_its_services_user_with_all_in_it_and_through_no_link(ask: Ask, tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    (volume / "wal/deep").mkdir(parents=True)
+    (volume / "wal/deep/000").touch()
+    (volume / "link").symlink_to(tmp_path / "engine")
+    assert ask("own", volumes=[[str(volume), 65534]]) == {"owned": [str(volume)]}
+    assert {path.lstat().st_uid for path in (volume, *volume.rglob("*"))} == {65534}
+    assert (tmp_path / "engine").stat().st_uid == 0
+    assert ask("own", volumes=[[str(volume), 65534]]) == {"owned": []}
+
+
+def test_what_it_runs_on_is_the_standard_library_alone() -> None:
+    imported = {line.split()[1] for line in PROGRAM.splitlines() if line.startswith(("import ", "from "))}
+    assert imported <= {"__future__", *sys.stdlib_module_names}
