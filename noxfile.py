@@ -120,6 +120,14 @@ def bench_backups(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench_monitoring(session: nox.Session) -> None:
+    """Measure how soon an environment is watched, what that costs its servers, and how soon an alert arrives."""
+    _install(session, "runtime")
+    session.run("python", "-c", ENGINE)
+    session.run("python", "-m", "monitoring.bench", *session.posargs, **PATIENCE)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Remake requirements/ from pyproject.toml; arguments go to uv (--upgrade)."""
     session.install("uv>=0.8")

@@ -117,7 +117,7 @@ class DockerServer:
         try:
             self._link.call("write", **what)
         except TidegateError as error:
-            self.remark(f"monitoring does not hear of this: {error.what}; inv server.bootstrap -e {self._env.name} mends it")
+            self.remark(f"monitoring does not hear of this: {error.what}; inv monitoring.up -e {self._env.name} mends it")
 
     def back_up(self, id: str, release: str, *, first: bool) -> None:
         """Take a proven backup before a release; with `first`, sources need not be there yet. Raises Failed, Refused."""

@@ -225,7 +225,10 @@ def _journalled(work: Work, plan: Plan, operation: str, summary: Summary, began:
 
 @contextmanager
 def _figures(work: Work, plan: Plan) -> Iterator[None]:
-    """Tell monitoring that this begins and how it ended."""
+    """Tell monitoring that this begins and how it ended; of a prune there is nothing to tell."""
+    if plan.kind == "prune":
+        yield
+        return
     labels = {"app": work.env.app.name, "environment": work.env.name}
     about, started, ok = {"release": plan.release, "version": plan.version, "kind": plan.kind}, datetime.now(UTC), False
     for server in work.servers.values():

@@ -190,7 +190,9 @@ class _Job:
         sandbox_server.admit(self.engine, container, public_key)
         facts = sandbox_server.wait_ready(self.engine, container)
         private = self.engine.api.inspect_container(container)["NetworkSettings"]["IPAddress"]
-        return SandboxServer(self.recipe.name(self.index), "running", ports, facts.get("engine", ""), facts["key"], private=private)
+        return SandboxServer(
+            self.recipe.name(self.index), "running", ports, facts.get("engine", ""), facts["key"], private=private
+        )
 
     def _running(self) -> tuple[str, Ports]:
         name = self.recipe.name(self.index)

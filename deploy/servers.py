@@ -36,8 +36,8 @@ def make_ready(env: Environment, say: Say, confirm: Callable[[str, Sequence[str]
 
     All servers are looked at and asked about, each once and with all that will be done, before the first is changed.
     """
-    missing = {host: bootstrap.survey(env, host) for host in env.hosts}
-    if not all(confirm(host.name, _announced(lacks)) for host, lacks in missing.items()):
+    missing = {host: bootstrap.survey(env, host) for host in env.servers}
+    if not all(confirm(host.name, _announced(lacks, edge=host in env.hosts)) for host, lacks in missing.items()):
         return False
     for host, lacks in missing.items():
         if lacks:
@@ -46,8 +46,9 @@ def make_ready(env: Environment, say: Say, confirm: Callable[[str, Sequence[str]
     return True
 
 
-def _announced(missing: Sequence[bootstrap.Missing]) -> list[str]:
-    return [*([one.what for one in missing] or ["packages, engine and folders are there"]), _EDGE_WORK]
+def _announced(missing: Sequence[bootstrap.Missing], *, edge: bool) -> list[str]:
+    lacks = [one.what for one in missing] or ["packages, engine and folders are there"]
+    return [*lacks, *([_EDGE_WORK] if edge else [])]
 
 
 def _ensure_edges(env: Environment, say: Say) -> None:

@@ -137,7 +137,7 @@ def trust(c: Context, env: str = "sandbox", yes: bool = False) -> None:
         from deploy import servers
 
         environment = environment_of(env)
-        for host in environment.hosts:
+        for host in environment.servers:
             keys = servers.fetch_keys(environment, host)
             console.say(f"{keys.server}: {', '.join(keys.fingerprints)}", "bold")
             if keys.warning:

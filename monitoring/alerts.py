@@ -49,9 +49,11 @@ INHIBITIONS = (
     ),
     Inhibition("a full disk", (named("DiskFull"),), (named("DiskWillFill"),), ("host", "device")),
     # The probe is the page, for it is what users suffer; where probes pass all the same, what is missing pages by itself.
-    Inhibition("users are not served: the edge", (named("ProbeFailed"),), (named("EdgeDown"),)),
+    Inhibition("users are not served: the edge", (named("ProbeFailed"), 'app!="grafana"'), (named("EdgeDown"),)),
     Inhibition(
-        "users are not served: its container", (named("ProbeFailed"),), (named("ContainerMissing"), f'container="{EDGE}"')
+        "users are not served: its container",
+        (named("ProbeFailed"), 'app!="grafana"'),
+        (named("ContainerMissing"), f'container="{EDGE}"'),
     ),
     Inhibition("users are not served: the app", (named("ProbeFailed"),), (named("ContainerMissing"),), ("app",)),
     Inhibition("an expired certificate", (named("CertificateExpired"),), (named("ProbeFailed"),), ("instance",)),

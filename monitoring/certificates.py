@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -34,15 +35,15 @@ def issue(addresses: Sequence[str], now: datetime) -> Mapping[str, Identity]:
     return {address: _identity(address, ca, ca_key, now) for address in addresses}
 
 
-def expires(certificate: str) -> datetime:
-    """Return until when a certificate is valid. Raises ValueError when it is none."""
-    return x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc
-
-
-def is_for(certificate: str, address: str) -> bool:
-    """Return whether a certificate is one of this address: servers move."""
-    names = x509.load_pem_x509_certificate(certificate.encode()).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    return ip_address(address) in names.value.get_values_for_type(x509.IPAddress)
+def is_good(certificate: str, ca: str, address: str, now: datetime) -> bool:
+    """Return whether a certificate is of this CA and this address, and valid for long; what is none of them is not."""
+    try:
+        shown, authority = (x509.load_pem_x509_certificate(text.encode()) for text in (certificate, ca))
+        shown.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return shown.not_valid_after_utc - now > RENEW and ip_address(address) in names.get_values_for_type(x509.IPAddress)
 
 
 def _identity(address: str, ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey, now: datetime) -> Identity:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from monitoring import images
 from monitoring.checked import Checked, run
-from monitoring.hosts import at_work, decide, watcher
+from monitoring.hosts import connected, decide, each, look, watcher
 from monitoring.inventory import inventory
 from monitoring.live import Http, Loki, Prometheus
 from monitoring.render import secret_names
@@ -22,7 +22,8 @@ def check_of(env: Environment, environ: Mapping[str, str]) -> Checked:
     secrets = resolve_secrets(env, secret_names(env, known), environ)
     with ExitStack() as work:
         work.enter_context(Mask(secrets))
-        hosts = work.enter_context(at_work(env, known, "monitoring.check"))
+        hosts = work.enter_context(connected(env, known))
+        each(hosts, lambda host: look(host, known))
         decide(env, known, hosts, secrets)
         lock = {**images.load(), **{name: images.parse(image) for host in hosts for name, image in host.images.items()}}
         host = watcher(hosts)

@@ -64,7 +64,6 @@ RARE = (
     Rare("tidegate_backup_(last_success|last_verified|duration|bytes).*", "no backup was good yet"),
     Rare("tidegate_backup_last_verified_.*", "no backup was proven like that yet", 'level="(full|restore)"'),
     Rare("up", "no container of the app was there in the last hour", 'job="app"'),
-    Rare("http_request.*", "no app that tells figures was there in the last hour, or nobody has asked it anything"),
     Rare("app(_code)?:http_requests.*", "nobody has asked the app anything in the last hour"),
     Rare("http_requests_total|app_code:http_requests:.*", "no request was answered like that in the last hour", "code.*"),
     Rare("probe_ssl_.*", "no domain is served over https"),

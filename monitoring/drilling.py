@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from monitoring.alertmanager import destinations
 from monitoring.drill import FILE, Report, drill
+from monitoring.files import PROJECT
 from monitoring.live import Http, watching
-from monitoring.server import PROJECT, Server
+from monitoring.server import Server
 from ops.config import Environment
 from ops.names import METRICS
 
@@ -31,9 +32,10 @@ def drill_of(env: Environment, timeout: float) -> Report:
     """Fire a synthetic alert and wait until everybody who is told of alerts has it. Raises Refused where nobody is told."""
     names = [one.name for one in destinations(env.monitoring)]
     with watching(env) as http:
-        engine = Server(http.link).engine
+        server = Server(http.link)
+        server.lock("monitoring.drill")  # two at once would take each other's file away
 
         def log() -> str:
-            return engine.logs(f"{PROJECT}-alertmanager-1", tail=LOG_LINES).decode("utf-8", "replace")
+            return server.engine.logs(f"{PROJECT}-alertmanager-1", tail=LOG_LINES).decode("utf-8", "replace")
 
         return drill(http, DrillFile(http), names, timeout, log)

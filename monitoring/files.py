@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from ops.names import HOME
 
+PROJECT = "tidegate-monitoring"  # in Compose; its containers are PROJECT-service-1
 FOLDER = f"{HOME}/monitoring"
 MOUNT = "/etc/tidegate"  # where a service finds its own folder
 SECRETS = f"{MOUNT}/secrets"
 OWNER = "owner.json"  # whose stack it is
+MEMBERS = "members.json"  # the private addresses of the servers that believe each other
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from monitoring.alerts import OF_A_SWAP, Silence
-from monitoring.files import FOLDER, OWNER
+from monitoring.files import PROJECT
 from monitoring.live import Http
 from monitoring.live_alertmanager import Alertmanager
 from monitoring.silences import one_of, server_time
@@ -82,6 +82,8 @@ class DeployWatch:
     def _tried(self, what: Callable[[Http], str], else_: str) -> str:
         try:
             return what(_Hasty(self._http, BUDGET))
+        except TimeoutError:
+            return f"{else_}: no answer within {BUDGET:g} s"
         except TidegateError as error:
             return f"{else_}: {error.what}{f' ({error.why})' if error.why else ''}"
         except Exception as error:  # noqa: BLE001 - whatever the monitoring is up to, it is no reason for a deploy to fail
@@ -89,8 +91,8 @@ class DeployWatch:
 
 
 def _is_watched(http: Http) -> bool:
-    """Return whether a stack is there at all: no file of it, no remark about it."""
-    return http.link.send("read", path=f"{FOLDER}/{OWNER}").result(BUDGET) is not None
+    """Return whether there is a stack at all: without one there is nothing to remark."""
+    return http.link.send("state_of", container=f"{PROJECT}-alertmanager-1").result(BUDGET) is not None
 
 
 class _Hasty(Http):

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from monitoring.files import MOUNT, SECRETS, File
+from monitoring.files import MOUNT, PROJECT, SECRETS, File
 from monitoring.inventory import Inventory
 from monitoring.prometheus import INTERVAL
 from ops.config import Monitoring
@@ -86,7 +86,7 @@ def _datasource(name: str, port: int, settings: Table) -> Table:
         "uid": name,
         "type": name,
         "access": "proxy",
-        "url": f"http://{name}:{port}",
+        "url": f"http://{PROJECT}-{name}-1:{port}",  # an app's service of the short name might be found first
         "isDefault": name == "prometheus",
         "editable": False,
         "jsonData": settings,

@@ -12,16 +12,16 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from monitoring import images, stack
-from monitoring.certificates import RENEW, expires, is_for, issue
-from monitoring.files import OWNER, File
-from monitoring.inventory import Inventory, Watched
+from monitoring.certificates import is_good, issue
+from monitoring.files import MEMBERS, OWNER, PROJECT, File
+from monitoring.inventory import Inventory, Watched, addresses
 from monitoring.render import PASSWORD, identity_files, render, tls_services
-from monitoring.server import PROJECT, Server
-from monitoring.stack import Wanted, services, wanted
+from monitoring.server import Server
+from monitoring.stack import Ground, Wanted, services, wanted
 from ops.config import Environment
 from ops.errors import Refused
 from ops.link import Link
-from ops.names import HOME
+from ops.names import HOME, NETWORK
 from ops.secret import Secret
 
 UPGRADE_NOTE = f"{HOME}/monitoring-upgrade.json"  # an upgrade that has begun; not among the stack's own files
@@ -39,12 +39,15 @@ class Host:
     keep: list[str] = field(default_factory=list)
     images: Mapping[str, str] = field(default_factory=dict)
     outdated: Sequence[str] = ()
-    engine_group: int = 0
+    there: Sequence[str] = ()
+    remarks: list[str] = field(default_factory=list)
+    ground: Ground = field(default_factory=Ground)
     journal: bool = False
+    apps: tuple[str, ...] = ()  # the subnets of the apps' network
 
     def wanted(self, env: Environment, known: Inventory) -> Wanted:
         """Return what is to run there."""
-        return wanted(known, self.watched, env.monitoring, self.engine_group, self.images)
+        return wanted(known, self.watched, env.monitoring, self.ground, self.images)
 
 
 @contextmanager
@@ -66,7 +69,7 @@ def at_work(env: Environment, known: Inventory, what: str) -> Iterator[list[Host
     with connected(env, known) as hosts:
         each(hosts, lambda host: host.server.look([]))  # the folder of the lock is there now
         each(hosts, lambda host: host.server.lock(f"{what} of {env.name}"))
-        each(hosts, lambda host: _look(host, known))
+        each(hosts, lambda host: look(host, known))
         yield hosts
 
 
@@ -81,10 +84,12 @@ def watcher(hosts: Sequence[Host]) -> Host:
     return next(host for host in hosts if host.watched.stack)
 
 
-def _look(host: Host, known: Inventory) -> None:
+def look(host: Host, known: Inventory) -> None:
     """Read what is there already; another environment's stack is left alone. Raises Refused."""
-    seen = host.server.look([OWNER, PASSWORD, *_identity_paths(known, host, "ca", "cert")])
-    host.found, host.engine_group, host.journal = seen["files"], seen["engine_group"], seen["journal"]
+    keys = _identity_paths(known, host, "key")
+    seen = host.server.look([OWNER, MEMBERS, *_identity_paths(known, host, "ca", "cert")], [PASSWORD, *keys])
+    host.found, host.there, host.journal = seen["files"], seen["there"], seen["journal"]
+    host.ground, host.apps = Ground(seen["engine_group"], seen["propagation"]), _subnets(host)
     owner = json.loads(host.found[OWNER] or "{}")
     if owner and owner != {"app": known.app, "environment": known.environment}:
         raise Refused(
@@ -97,11 +102,22 @@ def _look(host: Host, known: Inventory) -> None:
 def decide(env: Environment, known: Inventory, hosts: Sequence[Host], secrets: Mapping[str, Secret]) -> Secret | None:
     """Decide on every server's files and images, and on what stays as it is; returns Grafana's password where it is a new one."""
     for host in hosts:
-        host.files = render(env, known, host.watched, secrets, journal=host.journal)
+        host.files = render(env, known, host.watched, secrets, journal=host.journal, apps=host.apps)
         _choose_images(host, services(known, host.watched))
     if len(hosts) > 1:
         _identify(known, hosts)
-    return _password(known, watcher(hosts))
+    return _password(known, hosts)
+
+
+def _subnets(host: Host) -> tuple[str, ...]:
+    """Return the subnets of the apps' network. Raises Refused where the app is to run and it is missing."""
+    if not host.watched.app:
+        return ()
+    for one in host.server.engine.networks(names=[NETWORK]):
+        if one["Name"] == NETWORK:
+            return tuple(pool["Subnet"] for pool in one["IPAM"]["Config"])
+    fix = f"inv server.bootstrap -e {host.server.link.environment}"
+    raise Refused(f"the network {NETWORK} is missing", where=host.server.name, fix=fix)
 
 
 def _choose_images(host: Host, names: Sequence[str]) -> None:
@@ -124,6 +140,7 @@ def _identify(known: Inventory, hosts: Sequence[Host]) -> None:
     issued = issue([host.watched.address.private or "" for host in hosts], now)
     for host in hosts:
         host.files += identity_files(known, host.watched, issued[host.watched.address.private or ""])
+        host.files.sort(key=lambda file: file.path == MEMBERS)  # last: until then the one that is no more is still written there
 
 
 def _identity_paths(known: Inventory, host: Host, *names: str) -> list[str]:
@@ -132,21 +149,32 @@ def _identity_paths(known: Inventory, host: Host, *names: str) -> list[str]:
 
 def _good_for_long(known: Inventory, hosts: Sequence[Host], now: datetime) -> bool:
     """Look at every service's: one that is new on a server, because the stack moved there, has none yet."""
+    if any(set(json.loads(host.found[MEMBERS] or "[]")) - set(addresses(known)) for host in hosts):
+        return False  # one that is no more is not to be believed any more
     authorities = {host.found[path] for host in hosts for path in _identity_paths(known, host, "ca")}
     return len(authorities) == 1 and None not in authorities and all(_is_good(known, host, now) for host in hosts)
 
 
 def _is_good(known: Inventory, host: Host, now: datetime) -> bool:
-    found, private = [host.found[path] for path in _identity_paths(known, host, "cert")], host.watched.address.private or ""
-    return all(one is not None and expires(one) - now > RENEW and is_for(one, private) for one in found)
+    """Return whether a server's identities are whole: a run that died between two of their files left what does not fit."""
+    if not set(_identity_paths(known, host, "key")) <= set(host.there):
+        return False
+    pairs = zip(_identity_paths(known, host, "cert"), _identity_paths(known, host, "ca"), strict=True)
+    private = host.watched.address.private or ""
+    return all(is_good(host.found[cert] or "", host.found[ca] or "", private, now) for cert, ca in pairs)
 
 
-def _password(known: Inventory, host: Host) -> Secret | None:
-    if host.found[PASSWORD]:  # kept where Grafana is left out now, too: its volume knows this one and no other
-        host.keep.append(PASSWORD)
-        return None
-    if not known.has("grafana"):
+def _password(known: Inventory, hosts: Sequence[Host]) -> Secret | None:
+    """Keep the password wherever one is, with or without Grafana: its volume there knows this one and no other."""
+    for host in hosts:
+        host.keep += [PASSWORD] if PASSWORD in host.there else []
+    host = watcher(hosts)
+    if not known.has("grafana") or PASSWORD in host.there:
         return None
     password = randomness.token_urlsafe(18)
     host.files.append(File(PASSWORD, password, 0o400, stack.OWNERS["grafana"]))
-    return Secret(password)
+    if f"{PROJECT}_grafana" not in host.server.volumes():
+        return Secret(password)
+    reset = f"docker exec {PROJECT}-grafana-1 grafana cli admin reset-admin-password NEW"
+    host.remarks.append(f"Grafana's data is from before, and so is its password; to set another, on {host.server.name}: {reset}")
+    return None

@@ -35,6 +35,7 @@ class Watched:
     jobs: tuple[str, ...]
     containers: tuple[str, ...]
     postgres: Postgres | None = None
+    backups: bool = False  # whether anything on it is backed up
 
     @property
     def name(self) -> str:
@@ -62,7 +63,7 @@ class Inventory:
     probes: tuple[Probe, ...]
     collector: str
     without: frozenset[str]
-    backups: bool
+    figures: str = ""  # port and path of the app's own
 
     @property
     def watcher(self) -> Watched:
@@ -88,14 +89,23 @@ def inventory(env: Environment) -> Inventory:
     hosts = tuple(_watched(env, address, index, stack=address == watcher) for index, address in enumerate(addresses))
     return Inventory(
         env.name, env.app.name, hosts, tuple(_probes(env)) if "blackbox" not in settings.without else (), settings.collector,
-        frozenset(_without(settings)), backups=env.app.backup is not None,
+        frozenset(_without(settings)),
+        figures=f"{env.app.metrics.port or env.app.port}{env.app.metrics.path}" if env.app.metrics else "",
     )  # fmt: skip
+
+
+def addresses(known: Inventory) -> list[str]:
+    """Return the private addresses of the servers that believe each other."""
+    return sorted(host.address.private for host in known.hosts if host.address.private) if len(known.hosts) > 1 else []
 
 
 def _without(settings: Monitoring) -> Iterator[str]:
     yield from settings.without
-    if "loki" in settings.without:  # nowhere to send them
+    # Each is of no use without the other; and a rule would tell for ever that nothing comes.
+    if "loki" in settings.without:
         yield "collector"
+    if "collector" in settings.without:
+        yield "loki"
 
 
 def _require_private(env: Environment, addresses: tuple[HostAddress, ...]) -> None:
@@ -120,7 +130,9 @@ def _watched(env: Environment, address: HostAddress, index: int, *, stack: bool)
     without = set(_without(env.monitoring)) | (set() if app else {"edge"}) | (set() if postgres else {"postgres"})
     jobs = tuple(job for job in HOST_JOBS if job not in without)
     containers = (*(f"{env.app.name}-{process}" for process in (WEB, *env.app.processes)), EDGE) if app else ()
-    return Watched(address, app, stack, jobs, containers, postgres)
+    sources = env.app.backup.sources.values() if env.app.backup and app else ()
+    backups = any(one.each or index == 0 for one in sources)
+    return Watched(address, app, stack, jobs, containers, postgres, backups)
 
 
 def _postgres(env: Environment) -> Postgres | None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+from monitoring.files import FOLDER, OWNER
 from ops.config import Environment
 from ops.errors import Failed, Refused, Unreachable
 from ops.link import AgentError, Link
@@ -93,12 +94,23 @@ class Loki(Service):
         return found
 
 
+def _require_ours(env: Environment, link: Link) -> None:
+    """Leave another environment's stack alone. Raises Refused, also where there is none."""
+    owner = link.call("read", path=f"{FOLDER}/{OWNER}")
+    if owner is None:
+        raise Refused(f"{env.name} is not watched", where=link.name, fix=f"inv monitoring.up -e {env.name}")
+    if (known := json.loads(owner)) != {"app": env.app.name, "environment": env.name}:
+        raise Refused(
+            f"the stack there watches {known['app']} in {known['environment']}", where=link.name, fix="name that one with -e"
+        )
+
+
 @contextmanager
 def watching(env: Environment) -> Iterator[Http]:
     """Connect to the server with the stack for as long as the block runs."""
     link = Link(env, env.watcher)
     try:
-        link.hello()
+        _require_ours(env, link)
         yield Http(link)
     finally:
         link.close()

@@ -83,6 +83,8 @@ def own(path: str, owner: int) -> bool:
 def place(request: dict[str, Any]) -> dict[str, Any]:
     """Write what came with its content, remove what is not wanted, and say what is missing still."""
     folder, wanted = request["folder"], request["files"]
+    if request.get("only_look"):
+        return {"missing": [one["path"] for one in wanted if not is_so(os.path.join(folder, one["path"]), one)]}
     os.makedirs(folder, 0o711, exist_ok=True)
     unread(folder, [one["path"] for one in wanted if "content" in one])
     for one in wanted:
@@ -105,15 +107,25 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def propagation() -> str:
+    """Return how the root's mount may be handed on: a private one, as in some containers, is refused as a slave."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        root = [line for line in file if line.split()[4] == "/"]
+    return "rslave" if root and ("shared:" in root[-1] or "master:" in root[-1]) else "rprivate"
+
+
 def look(request: dict[str, Any]) -> dict[str, Any]:
     """Return files that tell how things stand, and the group that may use the engine; folders that lack are made."""
     for path, mode in ((request["home"], 0o711), (os.path.join(request["home"], "metrics"), 0o755)):
         if not os.path.isdir(path):
             os.makedirs(path, mode)
-            os.chown(path, int(os.environ.get("SUDO_UID", "0")), -1)  # deploys write there without being root
+            os.chown(path, int(os.environ.get("SUDO_UID", "0")), -1)
+        os.chown(path, os.stat(request["home"]).st_uid, -1)  # deploys write there without being root
         os.chmod(path, mode)
     found: dict[str, Any] = {"files": {}, "engine_group": os.stat(request["socket"]).st_gid}
     found["journal"] = os.path.isdir("/var/log/journal")
+    found["propagation"] = propagation()
+    found["there"] = [path for path in request["there"] if os.path.lexists(os.path.join(request["folder"], path))]
     for path in request["read"]:
         try:
             with open(os.path.join(request["folder"], path), encoding="utf-8") as file:

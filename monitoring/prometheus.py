@@ -87,7 +87,7 @@ def _jobs(env: Environment, known: Inventory) -> Iterator[Table]:
     if known.probes:
         yield _probe_job()
     if env.app.metrics:
-        yield from (_app_job(env.app.metrics, host) for host in known.hosts if host.app)
+        yield from (_app_job(env.app.metrics, known, host) for host in known.hosts if host.app)
 
 
 def _own(known: Inventory, job: str, target: str) -> Table:
@@ -156,7 +156,7 @@ def _probe_job() -> Table:
     }
 
 
-def _app_job(metrics: AppMetrics, host: Watched) -> Table:
+def _app_job(metrics: AppMetrics, known: Inventory, host: Watched) -> Table:
     """Find the app's containers of one server by their labels: a swap shows as one target coming and one going."""
     scheme, door = _door(host)
     engine = f"http://gate:{ENGINE_PORT}" if host.stack else f"https://{door}"
@@ -167,10 +167,11 @@ def _app_job(metrics: AppMetrics, host: Watched) -> Table:
     return {
         "job_name": f"app/{host.name}",
         "scheme": scheme,
-        "docker_sd_configs": [{"host": engine, "refresh_interval": "5s", "host_networking_host": "", **tls}],
+        "docker_sd_configs": [{"host": engine, "refresh_interval": "5s", "match_first_network": False, **tls}],
         **tls,
         "relabel_configs": [
             {"source_labels": [told], "regex": ".+", "action": "keep"},
+            {"source_labels": [labels["app"]], "regex": known.app, "action": "keep"},
             {"source_labels": ["__meta_docker_network_name"], "regex": NETWORK, "action": "keep"},
             {
                 "source_labels": address,
@@ -223,7 +224,7 @@ def _expected(env: Environment, known: Inventory) -> Table:
     rules = [_constant("tidegate:expected_target", host=host.name, job=job) for host in known.hosts for job in host.jobs]
     for host in (host for host in known.hosts if host.app):
         rules += [_container(known, host, name) for name in host.containers]
-        rules += [_constant("tidegate:expected_backup", host=host.name, app=known.app)] if known.backups else []
+        rules += [_constant("tidegate:expected_backup", host=host.name, app=known.app)] if host.backups else []
     return {"groups": [{"name": "environment", "rules": rules + (_objectives(env) if env.app.metrics else [])}]}
 
 

@@ -17,8 +17,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from monitoring.files import PROJECT
 from monitoring.inventory import Inventory
-from monitoring.server import PROJECT
 from ops.config import Environment
 from ops.errors import ConfigError, Refused
 from ops.names import EDGE, STATUS_PORT

@@ -17,13 +17,15 @@ RELOAD_SECONDS = 30.0
 _MAY_BE_ABSENT = ("probe", "app")  # nothing has to be deployed yet, and a domain may lead elsewhere still
 
 
-def await_targets(link: Link, known: Inventory, seconds: float, say: Callable[[str], None], crashed: Callable[[], str]) -> int:
-    """Wait until Prometheus has reached everything that is watched; returns how many targets. Raises Failed naming the rest.
+def await_targets(
+    link: Link, known: Inventory, seconds: float, say: Callable[[str], None], crashed: Callable[[], str], host: str = ""
+) -> int:
+    """Wait until Prometheus has reached everything that is watched (of one `host`); returns how many targets. Raises Failed.
 
     What `crashed` returns is why waiting is of no use.
     """
     prometheus, deadline, told = Prometheus(Http(link)), time.monotonic() + seconds, ""
-    while missing := _silent(targets := _targets(prometheus), known):
+    while missing := _silent(targets := _targets(prometheus, host), known, host):
         if words := crashed():
             raise Failed(
                 "a container of the stack does not stay up", where=link.name, why=words, fix="mend it and run this again"
@@ -37,17 +39,17 @@ def await_targets(link: Link, known: Inventory, seconds: float, say: Callable[[s
     return len(targets)
 
 
-def _targets(prometheus: Prometheus) -> list[dict[str, Any]]:
+def _targets(prometheus: Prometheus, host: str) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = prometheus.get("/api/v1/targets", state="active")["activeTargets"]
     except TidegateError:  # it starts, or reads its write-ahead log; _silent then names every target
         return []
-    return found
+    return [one for one in found if not host or one["labels"].get("host") == host]
 
 
-def _silent(targets: Sequence[dict[str, Any]], known: Inventory) -> list[str]:
+def _silent(targets: Sequence[dict[str, Any]], known: Inventory, only: str = "") -> list[str]:
     """Return what does not answer, each with the reason."""
-    wanted = {(host.name, job): f"{job} of {host.name}" for host in known.hosts for job in host.jobs}
+    wanted = {(host.name, job): f"{job} of {host.name}" for host in known.hosts for job in host.jobs if only in ("", host.name)}
     seen = {(one["labels"].get("host", ""), one["labels"]["job"]): one for one in targets}
     absent = [f"{name}: not known to Prometheus yet" for key, name in wanted.items() if key not in seen]
     return sorted(absent) + sorted(_failing(targets)) or ([] if targets else ["Prometheus does not answer yet"])

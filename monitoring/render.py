@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from monitoring import alertmanager, collector, dashboards, gate, grafana, loki, prometheus
 from monitoring.certificates import Identity
-from monitoring.files import OWNER, File
-from monitoring.inventory import Inventory, Watched
+from monitoring.files import MEMBERS, OWNER, File
+from monitoring.inventory import Inventory, Watched, addresses
 from ops.config import Environment, ObjectStorage
 from ops.secret import Secret
 
@@ -31,22 +31,31 @@ _BLACKBOX = {
 Secrets = Mapping[str, Secret]
 
 
-def render(env: Environment, known: Inventory, host: Watched, secrets: Secrets, *, journal: bool = False) -> list[File]:
+def render(
+    env: Environment, known: Inventory, host: Watched, secrets: Secrets, *, journal: bool = False, apps: Sequence[str] = ()
+) -> list[File]:
     """Return the files of one server but for those made there once: TLS identities, Grafana's password; `journal`: it has one on disk."""
     owner = File(OWNER, json.dumps({"app": known.app, "environment": known.environment}) + "\n")
-    files = [owner, *gate.render(known, host), *_collector(known, host, journal=journal), *_postgres(host, secrets)]
+    members = File(MEMBERS, json.dumps(addresses(known)) + "\n")
+    files = [
+        owner,
+        members,
+        *gate.render(known, host, apps),
+        *_collector(known, host, journal=journal),
+        *_postgres(host, secrets),
+    ]
     return files + (list(_stack(env, known, secrets)) if host.stack else [])
 
 
 def identity_files(known: Inventory, host: Watched, identity: Identity) -> list[File]:
     """Return what a server shows other servers and whom it believes, for each service that needs it.
 
-    The CA is written last: where all of them have the same one, all that belongs to it is there.
+    The certificate is written first and the CA last: whatever a run that died leaves, the one is not of the other.
     """
     return [
         File(f"{service}/tls/{name}.pem", text, 0o400 if name == "key" else 0o444, _TLS_USERS[service])
         for service in tls_services(known, host)
-        for name, text in (("key", identity.key), ("cert", identity.certificate), ("ca", identity.ca))
+        for name, text in (("cert", identity.certificate), ("key", identity.key), ("ca", identity.ca))
     ]
 
 

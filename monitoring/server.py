@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from monitoring.files import FOLDER, File
+from monitoring.files import FOLDER, PROJECT, File
 from ops.errors import Failed, Refused
 from ops.link import AgentError, Link, require_engine
 from ops.names import HOME, LABEL
@@ -20,7 +20,6 @@ from ops.who import who
 if TYPE_CHECKING:
     from docker import APIClient
 
-PROJECT = "tidegate-monitoring"
 PYTHON = "/usr/bin/python3"
 ENGINE_SOCKET = "/var/run/docker.sock"
 COMPOSE = "com.docker.compose"
@@ -55,9 +54,9 @@ class Server:
             fix = f"inv server.bootstrap -e {self.link.environment}"
             raise Refused("cannot take the lock", where=self.name, why=error.what, fix=fix) from None
 
-    def look(self, paths: Sequence[str]) -> Mapping[str, Any]:
-        """Return the text of files of the stack (None: not there), and the group of the engine's socket."""
-        return self._ask({"act": "look", "read": list(paths), "socket": ENGINE_SOCKET})
+    def look(self, paths: Sequence[str], there: Sequence[str] = ()) -> Mapping[str, Any]:
+        """Return the text of files of the stack (None: not there), which of others are `there`, and what the server is like."""
+        return self._ask({"act": "look", "read": list(paths), "there": list(there), "socket": ENGINE_SOCKET})
 
     def place(self, files: Sequence[File], keep: Iterable[str] = ()) -> set[str]:
         """Make the stack's files be as wanted and no others but `keep`; returns the services that have changed files to read.
@@ -75,6 +74,11 @@ class Server:
         if done["missing"]:
             raise Failed("the server did not take its files", where=self.name, why=", ".join(done["missing"]))
         return set(done["changed"])
+
+    def differs(self, files: Sequence[File]) -> bool:
+        """Return whether any file there is not as wanted; changes nothing."""
+        asked = self._ask({"act": "place", "files": [_described(file) for file in files], "only_look": True})
+        return bool(asked["missing"])
 
     def all_read(self) -> None:
         """Say that every service has read its files."""
@@ -102,9 +106,9 @@ class Server:
         """Return the last words of containers that ended or start again and again, or nothing."""
         return self.last_words() if any(one["State"] in ("restarting", "exited", "dead") for one in self.containers()) else ""
 
-    def volumes(self) -> list[str]:
-        """Return the engine's names of the stack's volumes here."""
-        found = self.engine.volumes(filters={"label": LABEL_VOLUME})["Volumes"] or []
+    def volumes(self, label: str = LABEL_VOLUME) -> list[str]:
+        """Return the engine's names of the stack's volumes here, or of those with another label."""
+        found = self.engine.volumes(filters={"label": label})["Volumes"] or []
         return sorted(one["Name"] for one in found)
 
     def last_words(self) -> str:

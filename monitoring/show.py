@@ -8,7 +8,9 @@ from typing import Any
 
 from monitoring import silences as silencing
 from monitoring.alerts import Matcher, Silence
+from monitoring.files import FOLDER
 from monitoring.live import Http
+from monitoring.render import PASSWORD
 from monitoring.up import Done
 from ops.console import Console
 from ops.durations import period
@@ -22,7 +24,8 @@ def came_up(console: Console, done: Done) -> None:
     for remark in done.remarks:
         console.say(f"! {remark}", "yellow")
     if done.password:
-        console.say(f"Grafana: user admin, password {done.password.reveal()}   (shown this once)", "bold")
+        told = f"in {FOLDER}/{PASSWORD} there" if console.as_json else f"{done.password.reveal()}   (shown this once)"
+        console.say(f"Grafana: user admin, password {told}", "bold")
     console.say(f"{done.environment} is watched: {done.targets} targets answer, {done.seconds:.1f} s", "bold green")
     console.say(f"next: inv monitoring.open -e {done.environment}; inv monitoring.drill -e {done.environment}")
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 import yaml
 
 from monitoring import grafana
-from monitoring.files import FOLDER, SECRETS
+from monitoring.files import FOLDER, PROJECT, SECRETS
 from monitoring.inventory import GATE_PORT, Inventory, Watched
-from monitoring.server import ENGINE_SOCKET, PROJECT
+from monitoring.server import ENGINE_SOCKET
 from ops.config import Monitoring
 from ops.durations import size_bytes
 
@@ -51,42 +51,56 @@ def services(known: Inventory, host: Watched) -> list[str]:
     return [*(known.stack if host.stack else ()), "gate", *jobs]
 
 
-def wanted(known: Inventory, host: Watched, settings: Monitoring, engine_group: int, images: Mapping[str, str]) -> Wanted:
+@dataclass(frozen=True)
+class Ground:
+    """What a server is like: the group of the engine's socket, and how mounts of its root are handed on."""
+
+    engine_group: int = 0
+    propagation: str = "rslave"
+
+
+def wanted(known: Inventory, host: Watched, settings: Monitoring, ground: Ground, images: Mapping[str, str]) -> Wanted:
     """Return what is to run on a server; `images`: what each service's is called there."""
     document: Document = yaml.safe_load(FILE.read_text())
-    picked = {name: document["services"][name] for name in services(known, host)}
-    for name, service in picked.items():
-        service["image"] = images[name]
+    picked = {name: document["services"][name] | {"image": images[name]} for name in services(known, host)}
+    _settle(picked, known, host, settings)
+    networks = document["networks"]
+    if not host.app:
+        picked = {name: {key: one for key, one in service.items() if key != "networks"} for name, service in picked.items()}
+        networks = {"default": networks["default"]}
+    used = [mount["source"] for service in picked.values() for mount in service.get("volumes", ()) if mount["type"] == "volume"]
+    volumes = {name: {"name": f"{PROJECT}_{name}", "external": True} for name in dict.fromkeys(used)}
+    return Wanted({"services": picked, "networks": networks, "volumes": volumes}, _variables(host, settings, ground))
+
+
+def _settle(picked: dict[str, Document], known: Inventory, host: Watched, settings: Monitoring) -> None:
+    """Add what depends on the environment."""
     if known.collector in picked and "loki" in picked:
         picked[known.collector]["depends_on"] = ["loki"]  # so it stops first, and can send what it has read
     if "grafana" in picked:
         picked["grafana"]["environment"] = grafana.environment(settings)
-        if settings.grafana:  # the edge reaches it there
-            picked["grafana"]["networks"] = ["default", "apps"]
     if settings.object_storage and "loki" in picked:
         picked["loki"]["environment"] = {"AWS_SHARED_CREDENTIALS_FILE": f"{SECRETS}/s3"}
     if len(known.hosts) > 1:
         picked["gate"]["ports"] = [_private_port(host.address.private or "")]
-    if not host.app:
-        for service in picked.values():
-            service.pop("networks", None)
-        del document["networks"]["apps"]
-    used = [mount["source"] for service in picked.values() for mount in service.get("volumes", ()) if mount["type"] == "volume"]
-    volumes = {name: {"name": f"{PROJECT}_{name}", "external": True} for name in dict.fromkeys(used)}
-    plain = {"services": picked, "networks": document["networks"], "volumes": volumes}
-    return Wanted(plain, _variables(host, settings, engine_group))
+    # Of the apps' network only what has to be: the edge reaches a public Grafana there, and probes of a local name the edge.
+    local = any(probe.asked != probe.url for probe in known.probes)
+    for name in (["grafana"] if settings.grafana else []) + (["blackbox"] if local else []):
+        if name in picked:
+            picked[name]["networks"] = ["default", "apps"]
 
 
 def _private_port(address: str) -> str:
     return f"[{address}]:{GATE_PORT}:{GATE_PORT}" if ":" in address else f"{address}:{GATE_PORT}:{GATE_PORT}"
 
 
-def _variables(host: Watched, settings: Monitoring, engine_group: int) -> dict[str, str]:
+def _variables(host: Watched, settings: Monitoring, ground: Ground) -> dict[str, str]:
     postgres = host.postgres
     return {
         "FOLDER": FOLDER,
         "ENGINE_SOCKET": ENGINE_SOCKET,
-        "ENGINE_GROUP": str(engine_group),
+        "ENGINE_GROUP": str(ground.engine_group),
+        "PROPAGATION": ground.propagation,
         "METRICS_KEEP": f"{round(settings.metrics_keep)}s",
         "METRICS_SIZE": f"{size_bytes(settings.metrics_size)}B",
         "POSTGRES_URI": f"{postgres.container}:5432/{quote(postgres.database, safe='')}?sslmode=disable" if postgres else "",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from monitoring.hosts import connected
-from monitoring.inventory import inventory
+from monitoring.alerts import WATCHDOG
+from monitoring.inventory import Watched, inventory
 from monitoring.live import Http, Prometheus
 from monitoring.live_alertmanager import Alertmanager
 from monitoring.server import Server, service_of
@@ -17,6 +18,7 @@ from monitoring.stack import services
 from ops.config import Environment
 from ops.console import Console
 from ops.errors import TidegateError
+from ops.link import Link
 
 
 @dataclass(frozen=True)
@@ -53,26 +55,49 @@ class Status:
 
 
 def look(env: Environment) -> Status:
-    """Look at every server and ask the stack. Raises Unreachable, Refused."""
-    known = inventory(env)
-    with connected(env, known) as hosts:
-        containers = tuple(one for host in hosts for one in _containers(host.server, services(known, host.watched)))
-        http = Http(next(host for host in hosts if host.watched.stack).server.link)
-        unknown: list[str] = []
-        targets = _asked(unknown, lambda: Prometheus(http).get("/api/v1/targets", state="active")["activeTargets"])
-        alerts = _asked(unknown, lambda: Alertmanager(http).alerts())
-        silences = _asked(unknown, lambda: listed(http))
+    """Look at every server that answers, and ask the stack if its own does."""
+    known, unknown = inventory(env), list[str]()
+    with ExitStack() as work:
+        servers = {host.name: _server(work, env, host, unknown) for host in known.hosts}
+        found = ((servers[host.name], services(known, host)) for host in known.hosts)
+        containers = tuple(one for server, wanted in found if server for one in _containers(server, wanted))
+        server = servers[known.watcher.name]
+        http = Http(server.link) if server else None
+        targets = _asked(http, unknown, lambda http: Prometheus(http).get("/api/v1/targets", state="active")["activeTargets"])
+        alerts = _asked(http, unknown, lambda http: Alertmanager(http).alerts())
+        silences = _asked(http, unknown, listed)
+        young = bool(_asked(http, [], lambda http: Prometheus(http).query(_YOUNG)))
     told = (f"{', '.join(str(one) for one in silence.matchers)} until {silence.ends:%Y-%m-%d %H:%M} UTC" for silence in silences)
-    return Status(containers, tuple(_silent(targets)), len(targets), tuple(map(_alert, alerts)), tuple(told), tuple(unknown))
+    firing = tuple(map(_alert, alerts))
+    if http and not unknown and not young and all(one["alert"] != WATCHDOG for one in firing):
+        unknown.append("Watchdog does not reach Alertmanager, so nothing else would: inv monitoring.drill says where it ends")
+    return Status(containers, tuple(_silent(targets)), len(targets), firing, tuple(told), tuple(unknown))
 
 
-def _asked(unknown: list[str], ask: Any) -> Sequence[Any]:
+_YOUNG = 'time() - process_start_time_seconds{job="prometheus"} < 180'  # no alert has had the time yet
+
+
+def _server(work: ExitStack, env: Environment, host: Watched, unknown: list[str]) -> Server | None:
+    """Connect to a server; one that does not answer is what somebody looks for here."""
+    link = Link(env, host.address)
+    work.callback(link.close)
+    server = Server(link)
     try:
-        found: Sequence[Any] = ask()
+        _ = server.engine
+    except TidegateError as error:
+        unknown.append(f"{link.name}: {error.what}: {error.why}")
+        return None
+    return server
+
+
+def _asked(http: Http | None, unknown: list[str], ask: Callable[[Http], Sequence[Any]]) -> Sequence[Any]:
+    if http is None:
+        return ()
+    try:
+        return ask(http)
     except TidegateError as error:
         unknown.append(f"{error.what}: {error.why}")
         return ()
-    return found
 
 
 def _containers(server: Server, wanted: Sequence[str]) -> Iterator[Container]:

@@ -21,17 +21,25 @@ def monitoring_up(c: Context, env: str = "sandbox", json: bool = False) -> None:
     """Watch an environment: bring the stack and its exporters to what ops.toml says, and wait until all of it answers."""
     with opened(json=json) as console:
         from monitoring import show, up
+        from ops.interrupts import interrupt_once
 
+        interrupt_once()
         done = up.up(environment_of(env), os.environ, lambda server, what: console.say(f"  {server}: {what}", "dim"))
         show.came_up(console, done)
         console.document(show.up_document(done))
 
 
-@task(name="down", help={**ENV, **YES, "volumes": "also delete what was collected: figures, logs, silences, dashboards' state"})
-def monitoring_down(c: Context, env: str = "sandbox", volumes: bool = False, yes: bool = False) -> None:
+@task(
+    name="down",
+    help={**ENV, **JSON, **YES, "volumes": "also delete what was collected: figures, logs, silences, dashboards' state"},
+)
+def monitoring_down(c: Context, env: str = "sandbox", volumes: bool = False, yes: bool = False, json: bool = False) -> None:
     """Stop watching; what was collected stays, unless told otherwise."""
-    with opened(yes=yes) as console:
+    with opened(json=json, yes=yes) as console:
         from monitoring import up
+        from ops.interrupts import interrupt_once
+
+        interrupt_once()
 
         environment = environment_of(env)
         if (volumes or environment.approve) and not console.confirm(
@@ -39,6 +47,7 @@ def monitoring_down(c: Context, env: str = "sandbox", volumes: bool = False, yes
         ):
             raise Exit("declined, nothing was changed", 3)
         kept = up.down(environment, lambda server, what: console.say(f"  {server}: {what}", "dim"), volumes=volumes)
+        console.document({"environment": env, "kept": kept})
         console.say(f"{env} is not watched any more" + (f"; kept: {', '.join(kept)}" if kept else ""), "bold")
 
 
@@ -152,10 +161,11 @@ def monitoring_upgrade(
             return console.confirm(f"upgrade the stack of {env}?")
 
         wish = upgrading.Wish(refresh=refresh, go_on=go_on, put_back=put_back)
-        if not upgrading.upgrade_of(environment_of(env), os.environ, wish, agree, lambda what: console.say(f"  {what}", "dim")):
+        done = upgrading.upgrade_of(environment_of(env), os.environ, wish, agree, lambda what: console.say(f"  {what}", "dim"))
+        console.document({"environment": env, "done": done})
+        if done == "declined":
             raise Exit("declined, nothing was changed", 3)
-        console.document({"environment": env, "upgraded": True})
-        console.say("the stack runs on the images of monitoring/images.toml", "green")
+        console.say(upgrading.RESULTS[done], "green")
 
 
 @task(name="logs", help={**ENV, **JSON, "query": "LogQL, or words to look for; '' is all of the app's",

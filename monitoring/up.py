@@ -6,20 +6,24 @@ replaced one by one and atomically, containers by Compose; so whatever a run tha
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from monitoring import images
 from monitoring.check import check_files
+from monitoring.files import FOLDER, MEMBERS, PROJECT
 from monitoring.hosts import UPGRADE_NOTE, Host, at_work, decide, each, watcher
-from monitoring.inventory import Inventory, inventory
+from monitoring.inventory import Inventory, addresses, inventory
 from monitoring.live import Http, Prometheus
 from monitoring.publishing import prepare, publish
 from monitoring.ready import await_targets, reload
-from monitoring.render import secret_names
-from monitoring.server import PROJECT, Server
+from monitoring.render import PASSWORD, secret_names
+from monitoring.server import Server
+from monitoring.snapshots import LABEL_SNAPSHOT
 from monitoring.stack import RELOADED
 from ops.compose import Compose
 from ops.config import Environment
@@ -57,14 +61,17 @@ def up(env: Environment, environ: Mapping[str, str], say: Say) -> Done:
         public = prepare(env, known, hosts, secrets)
         each(hosts, lambda host: _bring_images(host, say))
         each(hosts, lambda host: _check(host, say))
-        each(hosts, lambda host: _run(host, env, known, say))
-        publish(hosts, public, say)
+        with _password_not_lost(watcher(hosts), password, say):
+            each(hosts, lambda host: _run(host, env, known, say))
+            publish(hosts, public, say)
+            targets = _await(hosts, env, known, say)
         link = watcher(hosts).server.link
-        targets = await_targets(
-            link, known, env.monitoring.timeout, partial(say, link.name),
-            lambda: "".join(each(hosts, lambda host: host.server.crashed())),
-        )  # fmt: skip
-        remarks = [*_remarks(env, known), *_remarks_of(hosts, env), *_silent_edges(Prometheus(Http(link)), env)]
+        remarks = [
+            *_remarks(env, known),
+            *_left_behind(hosts, known),
+            *_remarks_of(hosts, env),
+            *_silent_edges(Prometheus(Http(link)), env),
+        ]
     services = {host.server.name: sorted(host.images) for host in hosts}
     return Done(env.name, services, targets, round(time.monotonic() - began, 1), password, remarks)
 
@@ -73,11 +80,33 @@ def down(env: Environment, say: Say, *, volumes: bool = False) -> list[str]:
     """Stop and remove the stack's containers, and with `volumes` all it has collected too; returns the volumes that stay."""
     known = inventory(env)
     with at_work(env, known, "monitoring.down") as hosts:
+        if not volumes:  # else there is nothing left to go on with
+            each(hosts, _require_no_upgrade)
         publish(hosts, None, say)
         # The stack goes last: the others' collectors can send what they have read.
         others = [host for host in hosts if not host.watched.stack]
         kept = [each(some, lambda host: _take_down(host, say, volumes=volumes)) for some in (others, [watcher(hosts)]) if some]
     return sorted({name for found in kept for names in found for name in names})
+
+
+@contextmanager
+def _password_not_lost(host: Host, password: Secret | None, say: Say) -> Iterator[None]:
+    """Say where Grafana's new password is, should we never come to showing it."""
+    try:
+        yield
+    except BaseException:
+        if password:
+            say(host.server.name, f"Grafana's password is in {FOLDER}/{PASSWORD} there; root may read it")
+        raise
+
+
+def _await(hosts: Sequence[Host], env: Environment, known: Inventory, say: Say) -> int:
+    link = watcher(hosts).server.link
+
+    def crashed() -> str:
+        return "".join(each(hosts, lambda host: host.server.crashed()))
+
+    return await_targets(link, known, env.monitoring.timeout, partial(say, link.name), crashed)
 
 
 def _require_no_upgrade(host: Host) -> None:
@@ -122,12 +151,16 @@ def _run(host: Host, env: Environment, known: Inventory, say: Say) -> None:
         server.all_read()
 
 
-def compose_up(host: Host, env: Environment, known: Inventory, say: Say) -> None:
-    """Have Compose make a server's containers what they are to be, and wait for their health. Raises Failed with their last words."""
+def compose_up(host: Host, env: Environment, known: Inventory, say: Say, only: Sequence[str] = ()) -> None:
+    """Have Compose make a server's containers (or `only` some) what they are to be, and wait for their health.
+
+    Raises Failed with their last words.
+    """
     server, target = host.server, host.wanted(env, known)
     compose = Compose(PROJECT, {}, server.link.socket, target.variables)
     seconds = str(max(1, round(env.monitoring.timeout)))
-    words = ("up", "--detach", "--wait", "--wait-timeout", seconds, "--pull", "never", "--no-build", "--remove-orphans")
+    words: tuple[str, ...] = ("up", "--detach", "--wait", "--wait-timeout", seconds, "--pull", "never", "--no-build")
+    words += ("--no-deps", *only) if only else ("--remove-orphans",)
     code, last = compose.follow(*words, document=target.document, say=lambda what: _passed_on(server.name, what, say))
     if code:
         raise Failed("the stack did not come up", where=server.name, why=last + server.last_words(),
@@ -158,8 +191,9 @@ def _take_down(host: Host, say: Say, *, volumes: bool) -> list[str]:
     kept = server.volumes()
     if not volumes:
         return kept
-    for name in kept:
+    for name in (*kept, *server.volumes(LABEL_SNAPSHOT)):
         server.engine.remove_volume(name)
+    server.link.call("remove", path=UPGRADE_NOTE)
     server.place([])
     server.all_read()
     return []
@@ -180,8 +214,17 @@ def _remarks(env: Environment, known: Inventory) -> Iterator[str]:
 
 
 def _remarks_of(hosts: Sequence[Host], env: Environment) -> Iterator[str]:
+    for host in hosts:
+        yield from host.remarks
     if outdated := sorted({name for host in hosts for name in host.outdated}):
         yield f"other images than monitoring/images.toml has: {', '.join(outdated)}: inv monitoring.upgrade -e {env.name}"
+
+
+def _left_behind(hosts: Sequence[Host], known: Inventory) -> Iterator[str]:
+    """Name servers that were taken out of ops.toml: nobody has told them to stop."""
+    before = {address for host in hosts for address in json.loads(host.found[MEMBERS] or "[]")}
+    for address in sorted(before - set(addresses(known))):
+        yield f"{address} is not in ops.toml any more and may still run exporters; as root there: docker compose -p {PROJECT} down"
 
 
 def _silent_edges(prometheus: Prometheus, env: Environment) -> Iterator[str]:

@@ -8,12 +8,12 @@ from functools import partial
 
 from monitoring import images
 from monitoring.check import check_files
-from monitoring.hosts import UPGRADE_NOTE, Host, at_work, decide, watcher
-from monitoring.images import parse
+from monitoring.files import PROJECT
+from monitoring.hosts import UPGRADE_NOTE, Host, at_work, decide, each, watcher
+from monitoring.images import Lock, parse
 from monitoring.inventory import Inventory, inventory
 from monitoring.ready import await_targets
 from monitoring.render import secret_names
-from monitoring.server import PROJECT
 from monitoring.snapshots import OnEngine
 from monitoring.up import compose_up
 from monitoring.upgrade import Change, go_back, go_on, unfinished, upgrade
@@ -26,6 +26,11 @@ from ops.secrets import resolve_secrets
 
 Say = Callable[[str], None]
 Agree = Callable[[Mapping[str, Sequence[Change]]], bool]
+RESULTS = {
+    "upgraded": "the stack runs on the images of monitoring/images.toml",
+    "unchanged": "the stack runs on the images of monitoring/images.toml already",
+    "put back": "the stack runs on its images from before the upgrade, with their data",
+}
 COPIED = ("grafana", "alertmanager")  # what cannot be collected again
 
 
@@ -73,12 +78,19 @@ class HostStack(OnEngine):
     def start(self, wanted: Mapping[str, str]) -> None:
         """Run all services, these with these images and the others as they are. Raises Failed."""
         self._host.images = {**self._host.images, **wanted}
-        compose_up(self._host, self._env, self._known, lambda _, what: self._tell(what))
+        compose_up(self._host, self._env, self._known, lambda _, what: self._tell(what), sorted(wanted))
 
     def healthy(self) -> str:
         """Wait until every target answers; return why not, or ""."""
         try:
-            await_targets(self._watcher, self._known, self._env.monitoring.timeout, self._tell, self._host.server.crashed)
+            await_targets(
+                self._watcher,
+                self._known,
+                self._env.monitoring.timeout,
+                self._tell,
+                self._host.server.crashed,
+                self._host.watched.name,
+            )
         except Failed as error:
             return f"{error.what}: {error.why}"
         return ""
@@ -96,19 +108,41 @@ class Wish:
     put_back: bool = False
 
 
-def upgrade_of(env: Environment, environ: Mapping[str, str], wish: Wish, agree: Agree, say: Say) -> bool:
-    """Change every server to the images of images.toml; returns whether that was agreed to. Raises what upgrade does."""
-    if wish.refresh:
-        images.write(images.refreshed(images.load(), images.registry_digest))
+def upgrade_of(env: Environment, environ: Mapping[str, str], wish: Wish, agree: Agree, say: Say) -> str:
+    """Change every server to the images of images.toml; returns what was done, in a word or two. Raises what upgrade does."""
     known = inventory(env)
+    lock = images.refreshed(images.load(), images.registry_digest) if wish.refresh else images.load()
     secrets = resolve_secrets(env, secret_names(env, known), environ)
     with Mask(secrets), at_work(env, known, "monitoring.upgrade") as hosts:
         decide(env, known, hosts, secrets)
         stacks = [HostStack(host, env, known, watcher(hosts).server.link, say) for host in hosts]
-        if not (wish.go_on or wish.put_back):
-            return upgrade(stacks, images.load(), agree, say)
-        _finish(stacks, partial(go_on if wish.go_on else go_back, say=say))
-        return True
+        if wish.go_on or wish.put_back:
+            _finish(stacks, partial(go_on if wish.go_on else go_back, say=say))
+        if wish.put_back:
+            return "put back"
+        each(hosts, _require_placed)
+        return _forward(stacks, lock, agree, say)
+
+
+def _forward(stacks: Sequence[HostStack], lock: Lock, agree: Agree, say: Say) -> str:
+    asked = False
+
+    def agreed(planned: Mapping[str, Sequence[Change]]) -> bool:
+        nonlocal asked
+        asked = agree(planned)
+        return asked
+
+    if not upgrade(stacks, lock, agreed, say):
+        return "declined"
+    images.write(lock)
+    return "upgraded" if asked else "unchanged"
+
+
+def _require_placed(host: Host) -> None:
+    """An upgrade changes images and nothing else. Raises Refused where `up` has something to do."""
+    if host.server.differs(host.files):
+        raise Refused("ops.toml, or Tidegate, has changed since the last up", where=host.server.name,
+                      fix=f"inv monitoring.up -e {host.server.link.environment}, then the upgrade")  # fmt: skip
 
 
 def _finish(stacks: Sequence[HostStack], end: Callable[..., None]) -> None:

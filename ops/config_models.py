@@ -213,6 +213,11 @@ class Environment(Model):
         return tuple(dict.fromkeys((*self.app.secrets, *key, *self.notifications.urls, *services, *backup, *watching)))
 
     @property
+    def servers(self) -> tuple[HostAddress, ...]:
+        """Every server there is: the app's, and the one with the stack where that is one of its own."""
+        return tuple(dict.fromkeys((*self.hosts, self.watcher)))
+
+    @property
     def watcher(self) -> HostAddress:
         """The server with the monitoring stack: one of the app's, or one of its own."""
         wanted = self.monitoring.host

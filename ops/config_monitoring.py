@@ -94,7 +94,7 @@ class Monitoring(Model):
     host: HostAddress | None = None
     collector: Literal["alloy", "promtail"] = "alloy"
     without: Annotated[tuple[Part, ...], AfterValidator(distinct)] = ()
-    metrics_keep: Period = 30 * 86400.0
+    metrics_keep: Annotated[Period, Field(ge=3600)] = 30 * 86400.0
     metrics_size: Size = "10g"
     logs_keep: Period = 14 * 86400.0
     timeout: Pause = 180.0

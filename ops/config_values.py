@@ -171,10 +171,14 @@ def address(value: str) -> str:
 
 def ip_address(value: str) -> str:
     """Check an IP address."""
+    expected = "an IP address of the server's own, such as 10.0.0.5"
     try:
-        return str(parsed_address(value))
+        found = parsed_address(value)
     except ValueError:
-        raise ValueError("an IP address such as 10.0.0.5") from None
+        raise ValueError(expected) from None
+    if found.is_unspecified or found.is_loopback or found.is_multicast or "%" in value:
+        raise ValueError(expected)
+    return str(found)
 
 
 def metric(value: str) -> str:

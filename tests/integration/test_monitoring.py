@@ -22,7 +22,6 @@ from tests.integration.project import App, Server, blog_configuration, wait_unti
 from tests.integration.receivers import Kept, Post, web
 
 pytestmark = pytest.mark.integration
-NAMES = {"requests": "blog_http_requests_total", "status": "status", "duration": "blog_http_request_duration_seconds"}
 PARTS = {"grafana": "grafana", "loki": "loki", "cadvisor": "cadvisor", "collector": "promtail"}
 ASK = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())"
 SECRET = "s3cret-path"
@@ -48,7 +47,7 @@ def posts() -> Iterator[tuple[str, Kept[Post]]]:
 def watched(root: Path, servers: list[Server], tag: str, posts: tuple[str, Kept[Post]]) -> Iterator[App]:
     """The blog on both servers, with the stack on the first."""
     configuration = blog_configuration(f"watched-{tag}")
-    configuration["app"] |= {"metrics": NAMES, "volumes": {"blog-data": "/app/data"}}
+    configuration["app"] |= {"volumes": {"blog-data": "/app/data"}}
     configuration["environments"] = {"sandbox": {"domain": "watched.localhost"}}
     configuration["monitoring"] = {
         "collector": "promtail", "without": absent(), "webhooks": {"pager": {"url": "PAGER"}}, "timeout": "90s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -83,6 +84,36 @@ def test_a_drill_that_is_interrupted_leaves_nothing() -> None:
     with pytest.raises(KeyboardInterrupt):
         drill(Interrupted(["drill-slack"]), folder, ["slack"])
     assert folder.texts
+    assert not folder.there
+
+
+class Muted(Deaf):
+    """A stack on which the alert fires and is told to nobody."""
+
+    def __init__(self, **status: list[str]) -> None:
+        super().__init__(["drill-slack"])
+        self._alert = {"status": {"silencedBy": [], "inhibitedBy": [], **status}}
+
+    def ask(self, method: str, port: int, path: str, body: str | None = None, timeout: float = 10.0) -> tuple[int, str]:
+        if "/alerts" in path:
+            return 200, json.dumps([self._alert])
+        if port == PORTS["prometheus"]:
+            return 200, json.dumps({"status": "success", "data": {"result": [{"metric": {}, "value": [0, "1795442400"]}]}})
+        return super().ask(method, port, path, body, timeout)
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        ({"silencedBy": ["an-id"]}, "silenced: inv monitoring.silence --expire an-id"),
+        ({"inhibitedBy": ["another"]}, "muted by another alert (another)"),
+    ],
+)
+def test_a_drill_that_is_muted_ends_at_once_and_says_by_what(status: dict[str, list[str]], why: str) -> None:
+    folder, began = Folder(), time.monotonic()
+    report = drill(Muted(**status), folder, ["slack"], timeout=60)
+    assert time.monotonic() - began < 10
+    assert (report.ok, report.receivers) == (False, (Stage("slack", None, why),))
     assert not folder.there
 
 

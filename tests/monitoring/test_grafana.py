@@ -13,8 +13,8 @@ from monitoring.inventory import Inventory
 from ops.config import Monitoring
 from ops.config_monitoring import PublicGrafana
 
-INVENTORY = Inventory("production", "blog", (), (), "alloy", frozenset(), backups=True)
-WITHOUT_LOKI = Inventory("production", "blog", (), (), "alloy", frozenset(("loki", "collector")), backups=True)
+INVENTORY = Inventory("production", "blog", (), (), "alloy", frozenset())
+WITHOUT_LOKI = Inventory("production", "blog", (), (), "alloy", frozenset(("loki", "collector")))
 PUBLIC = Monitoring(
     grafana=PublicGrafana.model_construct(domain="watch.example.org", certificate=Path("watch.pem"), key="WATCH_KEY")
 )

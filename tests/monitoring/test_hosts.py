@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import pytest
 
 from monitoring.certificates import RENEW, VALID, issue
-from monitoring.files import File
+from monitoring.files import MEMBERS, File
 from monitoring.hosts import Host, _identify, _identity_paths, _password
-from monitoring.inventory import Inventory, inventory
+from monitoring.inventory import Inventory, addresses, inventory
 from monitoring.render import PASSWORD, identity_files
 from monitoring.server import Server
 from tests.monitoring.watched import AWAY, ONE, TWO, environment
@@ -25,26 +26,29 @@ QUIET = inventory(environment(ONE, TWO, monitoring={"without": ["loki"]}))
 
 
 def placed(known: Inventory, made: datetime = NOW) -> dict[str, dict[str, str]]:
-    """Return what is on each server once its identity was placed."""
+    """Return what is on each server once its identity was placed, and last of all who the others are."""
     issued = issue([host.address.private or "" for host in known.hosts], made)
     return {
         host.name: {file.path: file.content for file in identity_files(known, host, issued[host.address.private or ""])}
+        | {MEMBERS: json.dumps(addresses(known))}
         for host in known.hosts
     }
 
 
 def looked(known: Inventory, there: dict[str, dict[str, str]]) -> list[Host]:
-    """Return servers as they are after a look at them."""
+    """Return servers as they are after a look at them, with the files that they are to have."""
     hosts = [Host(watched, Server.__new__(Server)) for watched in known.hosts]
     for host in hosts:
+        host.files = [File(MEMBERS, json.dumps(addresses(known)))]
         files: dict[str, Any] = there.get(host.watched.name, {})
-        host.found = {path: files.get(path) for path in [PASSWORD, *_identity_paths(known, host, "ca", "cert")]}
+        host.found = {path: files.get(path) for path in [PASSWORD, MEMBERS, *_identity_paths(known, host, "ca", "cert")]}
     _identify(known, hosts)
     return hosts
 
 
 def files(hosts: Sequence[Host]) -> list[File]:
-    return [file for host in hosts for file in host.files]
+    """Return those of new identities."""
+    return [file for host in hosts for file in host.files if file.path != MEMBERS]
 
 
 @pytest.mark.parametrize("known", [PAIR, MOVED, GROWN, QUIET])
@@ -52,7 +56,14 @@ def test_servers_that_know_each_other_keep_their_identities(known: Inventory) ->
     there = placed(known)
     hosts = looked(known, there)
     assert files(hosts) == []
-    assert {host.watched.name: set(host.keep) for host in hosts} == {name: set(paths) for name, paths in there.items()}
+    assert {host.watched.name: set(host.keep) for host in hosts} == {
+        name: set(paths) - {MEMBERS} for name, paths in there.items()
+    }
+
+
+def test_so_do_those_of_before_it_was_written_down_who_they_are() -> None:
+    there = {name: {path: text for path, text in known.items() if path != MEMBERS} for name, known in placed(PAIR).items()}
+    assert files(looked(PAIR, there)) == []
 
 
 def without(path: str) -> dict[str, dict[str, str]]:
@@ -71,6 +82,8 @@ def without(path: str) -> dict[str, dict[str, str]]:
         pytest.param(PAIR, placed(PAIR, NOW - VALID + RENEW - timedelta(days=1)), id="its last year has begun"),
         pytest.param(PAIR, {name: placed(PAIR)[name] for name in placed(PAIR)}, id="two servers of two CAs"),
         pytest.param(GROWN, placed(PAIR), id="a server came"),
+        pytest.param(PAIR, placed(GROWN), id="a server is no more, and is not to be believed"),
+        pytest.param(PAIR, {**placed(PAIR), PAIR.hosts[1].name: placed(GROWN)[PAIR.hosts[1].name]}, id="only one knew it"),
         pytest.param(MOVED, placed(PAIR), id="the stack moved to another of them"),
         pytest.param(RENUMBERED, placed(PAIR), id="a server has another private address"),
         pytest.param(PAIR, placed(QUIET), id="logs are collected now"),
@@ -83,17 +96,31 @@ def test_all_get_new_identities_of_one_ca_where_any_is_not_good(known: Inventory
     assert [host.keep for host in hosts] == [[]] * len(hosts)
     assert len({file.content for file in files(hosts) if file.path.endswith("ca.pem")}) == 1
     for host in hosts:
-        assert {file.path for file in host.files} == set(_identity_paths(known, host, "ca", "cert", "key"))
+        assert {file.path for file in files([host])} == set(_identity_paths(known, host, "ca", "cert", "key"))
 
 
 def test_a_run_that_was_killed_between_two_files_left_something_that_is_not_good() -> None:
     """Whatever was placed of the new identity, in that order, all is made anew but where it was all of it."""
     old, new = placed(PAIR), placed(PAIR)
     first, second = (host.name for host in PAIR.hosts)
-    for count in range(len(new[second])):
+    for count in range(len(new[second].keys() - {MEMBERS})):
         half = {**old[second], **dict(list(new[second].items())[:count])}
         assert files(looked(PAIR, {first: new[first], second: half})), count
     assert not files(looked(PAIR, new))
+
+
+def test_a_server_that_is_no_more_is_forgotten_last_so_that_a_run_that_was_killed_does_not_leave_it_believed() -> None:
+    old = placed(GROWN)
+    former = {text for files in old.values() for path, text in files.items() if path.endswith("/ca.pem")}
+    hosts = looked(PAIR, old)
+    for count in range(max(len(host.files) for host in hosts) + 1):
+        there = {
+            host.watched.name: {**old[host.watched.name], **{file.path: file.content for file in host.files[:count]}}
+            for host in hosts
+        }
+        believed = {there[host.watched.name][path] for host in hosts for path in _identity_paths(PAIR, host, "ca")}
+        assert files(looked(PAIR, there)) or not believed & former, count
+    assert not files(looked(PAIR, there))
 
 
 def test_grafanas_password_is_made_once_and_told_once() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monitoring.inventory import GATE_PORT, Postgres, inventory
+from monitoring.inventory import GATE_PORT, Postgres, addresses, inventory
 from ops.config_hosts import HostAddress
 from ops.errors import ConfigError
 from tests.monitoring.watched import AWAY, ONE, TWO, environment, with_database
@@ -58,6 +58,7 @@ def test_a_server_of_the_stacks_own_has_neither_app_nor_edge_nor_database() -> N
     [
         (["grafana"], EVERYTHING, ("prometheus", "alertmanager", "loki", "blackbox")),
         (["loki"], ("node", "cadvisor", "edge"), ("prometheus", "alertmanager", "grafana", "blackbox")),
+        (["collector"], ("node", "cadvisor", "edge"), ("prometheus", "alertmanager", "grafana", "blackbox")),
         (["cadvisor", "edge"], ("node", "collector"), ("prometheus", "alertmanager", "grafana", "loki", "blackbox")),
         (["blackbox"], EVERYTHING, ("prometheus", "alertmanager", "grafana", "loki")),
     ],
@@ -67,6 +68,28 @@ def test_what_is_left_out_is_nowhere(without: list[str], jobs: tuple[str, ...], 
     assert (known.watcher.jobs, known.stack) == (jobs, stack)
     assert not any(known.has(part) for part in without)
     assert bool(known.probes) == ("blackbox" not in without)
+
+
+@pytest.mark.parametrize("part", ["loki", "collector"])
+def test_logs_are_collected_and_kept_or_neither(part: str) -> None:
+    assert inventory(environment(monitoring={"without": [part]})).without == {"loki", "collector"}
+
+
+@pytest.mark.parametrize(
+    ("app", "figures"),
+    [
+        ({}, ""),
+        ({"metrics": {}}, "3000/metrics"),
+        ({"metrics": {"port": 9091, "path": "/internal/figures"}}, "9091/internal/figures"),
+    ],
+)
+def test_where_the_app_tells_its_own_figures_is_known(app: dict[str, Any], figures: str) -> None:
+    assert inventory(environment(app=app)).figures == figures
+
+
+def test_the_servers_that_believe_each_other_are_those_of_the_environment_where_there_are_several() -> None:
+    assert addresses(inventory(environment(ONE, TWO, monitoring={"host": AWAY}))) == ["10.0.0.1", "10.0.0.9", "fd00::2"]
+    assert addresses(inventory(environment(ONE))) == []
 
 
 def test_the_database_of_the_backups_is_watched_on_the_first_server_only() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -29,11 +30,11 @@ Ask = Callable[..., dict[str, Any]]
 def ask(tmp_path: Path) -> Iterator[Ask]:
     """Return what the program answers, as a server runs it."""
 
-    def answer(act: str, umask: int = 0o077, **more: Any) -> dict[str, Any]:
+    def answer(act: str, umask: int = 0o077, within: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
         places = {"folder": tmp_path / "monitoring", "home": tmp_path, "socket": tmp_path / "engine"}
         request = {"act": act, **{name: str(path) for name, path in places.items()}, **more}
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", PROGRAM], input=json.dumps(request) + "\n", text=True, capture_output=True,
+            [*within, sys.executable, "-I", "-S", "-c", PROGRAM], input=json.dumps(request) + "\n", text=True, capture_output=True,
             umask=umask, env={"SUDO_UID": str(ME)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -167,6 +168,35 @@ def test_looking_makes_the_folders_that_lack_and_tells_what_files_say(ask: Ask, 
     place(ask, file("a/b", "grün"))
     assert ask("look", read=["a/b"])["files"] == {"a/b": "grün"}
     assert not (tmp_path / "monitoring/owner.json").exists()
+
+
+@AS_ROOT
+def test_deploys_may_write_what_they_tell_though_root_made_the_folder(ask: Ask, tmp_path: Path) -> None:
+    """Whoever owns the home is the user that deploys; an older bootstrap, or root, may have made the folder of figures."""
+    (tmp_path / "metrics").mkdir()
+    os.chown(tmp_path, 1000, -1)
+    ask("look", read=[])
+    assert [(tmp_path / name).stat().st_uid for name in (".", "metrics")] == [1000, 1000]
+
+
+SHARED, SLAVE, PRIVATE = (("unshare", "--mount", "--propagation", kind) for kind in ("shared", "slave", "private"))
+STAYS = ("sh", "-c", '"$@"; exit $?', "sh")  # or nobody is left of whom to be a slave
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="unshare is not here")
+@pytest.mark.parametrize(
+    ("within", "told"),
+    [
+        pytest.param(SHARED, "rslave", id="shared"),
+        pytest.param((*SHARED, *STAYS, *SLAVE), "rslave", id="slave"),
+        pytest.param(PRIVATE, "rprivate", id="private"),
+    ],
+)
+def test_it_is_told_how_the_root_may_be_handed_on(ask: Ask, within: tuple[str, ...], told: str) -> None:
+    """The engine takes a slave of what is shared, or is a slave itself; of a private root, as in some containers, it does not."""
+    if subprocess.run([*within, "true"], capture_output=True).returncode:
+        pytest.skip("mounts cannot be made here")
+    assert ask("look", within=within, read=[])["propagation"] == told
 
 
 @AS_ROOT

@@ -16,7 +16,7 @@ from deploy import edge, observe, refusals
 from deploy.model import ImageRef
 from monitoring.inventory import inventory
 from monitoring.public_grafana import HOST, NAME, Site, bundle, file_to_test, head, owner, site
-from monitoring.stack import wanted
+from monitoring.stack import Ground, wanted
 from ops.config import Environment
 from ops.errors import ConfigError, Refused
 from ops.names import EDGE
@@ -66,7 +66,7 @@ def test_grafana_is_on_the_apps_network_only_where_it_is_public(tmp_path: Path) 
     for env in (environment(), public(tmp_path)):
         known = inventory(env)
         images = dict.fromkeys((*known.stack, "gate", "node", "cadvisor", "alloy", "edge-exporter"), "image")
-        found.append(wanted(known, known.watcher, env.monitoring, 999, images).services["grafana"].get("networks"))
+        found.append(wanted(known, known.watcher, env.monitoring, Ground(), images).services["grafana"].get("networks"))
     assert found == [None, ["default", "apps"]]
 
 
@@ -179,12 +179,16 @@ def test_a_key_of_another_certificate_is_refused_and_so_is_a_chain_that_begins_w
     bundle(CHAIN + AUTHORITY.certificate, KEY, DOMAIN, NOW, where="", secret="")
 
 
-@pytest.mark.parametrize("chain", ["", "no PEM", KEY, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize(
+    "chain",
+    ["", "no PEM", KEY, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
+    ids=["empty", "text", "key", "broken"],
+)
 def test_a_file_without_a_certificate_is_refused(chain: str) -> None:
     assert "chain.pem: no certificate in this file" in refused(chain=chain)
 
 
-@pytest.mark.parametrize("key", ["", "hunter2-hunter2", CHAIN, KEY[:80]])
+@pytest.mark.parametrize("key", ["", "hunter2-hunter2", CHAIN, KEY[:80]], ids=["empty", "text", "chain", "cut"])
 def test_a_secret_that_is_no_key_is_refused_without_being_shown(key: str) -> None:
     said = refused(key=key)
     assert "the secret WATCH_KEY: no private key that can be used" in said

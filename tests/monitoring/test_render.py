@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from monitoring.certificates import issue
-from monitoring.files import OWNER, File
+from monitoring.files import MEMBERS, OWNER, File
 from monitoring.inventory import inventory
 from monitoring.render import identity_files, render, secret_names, tls_services
 from monitoring.stack import OWNERS
@@ -45,12 +45,24 @@ def test_a_server_says_whose_stack_it_has() -> None:
         assert json.loads(files[OWNER].content) == {"app": "blog", "environment": "production"}
 
 
+def test_a_server_says_which_servers_believe_each_other() -> None:
+    assert [json.loads(files[MEMBERS].content) for files in rendered(EVERYTHING)] == [["10.0.0.1", "fd00::2"]] * 2
+    assert [json.loads(files[MEMBERS].content) for files in rendered(environment(ONE))] == [[]]
+
+
+def test_what_the_gate_keeps_out_is_the_apps_network_of_its_server() -> None:
+    known = inventory(LEAN)
+    files = {file.path: file.content for file in render(LEAN, known, known.watcher, {}, apps="10.213.0.0/20")}
+    assert "deny 10.213.0.0/20;" in files["gate/nginx.conf"]
+
+
 def test_the_stacks_files_are_on_its_server_only() -> None:
     first, second = rendered(EVERYTHING)
-    assert {file.service for file in second.values()} == {OWNER, "gate", "collector"}
+    everywhere = {OWNER, MEMBERS, "gate"}
+    assert {file.service for file in second.values()} == everywhere | {"collector"}
     stack = {"prometheus", "alertmanager", "grafana", "loki", "blackbox"}
-    assert {file.service for file in first.values()} == {OWNER, "gate", "collector", "postgres-exporter"} | stack
-    assert {file.service for file in rendered(LEAN)[0].values()} == {OWNER, "gate", "prometheus", "alertmanager"}
+    assert {file.service for file in first.values()} == everywhere | {"collector", "postgres-exporter"} | stack
+    assert {file.service for file in rendered(LEAN)[0].values()} == everywhere | {"prometheus", "alertmanager"}
 
 
 def test_every_secret_is_in_files_that_only_its_service_reads_and_in_no_other() -> None:

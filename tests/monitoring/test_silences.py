@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
 
-from monitoring import silences
+from monitoring import for_deploy, silences
 from monitoring.alerts import Matcher, Silence, silence
 from monitoring.for_deploy import BUDGET, DeployWatch
 from monitoring.live import PORTS, Http
@@ -23,22 +24,24 @@ HOUR = timedelta(hours=1)
 
 
 class There:
-    """The line to a server that has a stack's files, or none."""
+    """The line to a server that has an Alertmanager, in whatever state, or none."""
 
-    def __init__(self, *, watched: bool = True) -> None:
-        self._answer = "{}" if watched else None
+    def __init__(self, alertmanager: str | None) -> None:
+        self._state = alertmanager
 
-    def call(self, operation: str, **_: object) -> str | None:
-        assert operation == "read"
-        return self._answer
+    def send(self, op: str, **arguments: object) -> Future[str | None]:
+        assert (op, arguments) == ("state_of", {"container": "tidegate-monitoring-alertmanager-1"})
+        answer: Future[str | None] = Future()
+        answer.set_result(self._state)
+        return answer
 
 
 class Scripted(Http):
     """A stack whose clock works, and whose Alertmanager does as it is told here."""
 
-    def __init__(self, alertmanager: Callable[[str, float], tuple[int, str]], *, watched: bool = True) -> None:
+    def __init__(self, alertmanager: Callable[[str, float], tuple[int, str]], state: str | None = "running") -> None:
         self.name = "web1"
-        self.link = cast("Link", There(watched=watched))
+        self.link = cast("Link", There(state))
         self.asked: list[str] = []
         self._alertmanager = alertmanager
 
@@ -112,8 +115,20 @@ def test_a_deploy_goes_on_where_the_monitoring_does_not_answer() -> None:
 
 
 def test_a_deploy_of_what_nobody_watches_says_nothing_of_it() -> None:
-    watch = DeployWatch(Scripted(dead, watched=False))
-    assert (watch.begin("blog", ["web1"], "1"), watch.end(ok=True)) == ("", "")
+    http = Scripted(dead, state=None)
+    watch = DeployWatch(http)
+    assert (watch.begin("blog", ["web1"], "1"), watch.end(ok=True), http.asked) == ("", "", [])
+
+
+def test_a_deploy_says_that_the_stack_which_is_there_is_dead() -> None:
+    assert "are not silenced" in DeployWatch(Scripted(dead, state="exited")).begin("blog", ["web1"], "1")
+
+
+def test_a_deploy_goes_on_where_the_line_does_not_say_whether_there_is_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(for_deploy, "BUDGET", 0.05)
+    http = Scripted(dead)
+    monkeypatch.setattr(http.link, "send", lambda *_, **__: Future())
+    assert "are not silenced: TimeoutError" in DeployWatch(http).begin("blog", ["web1"], "1")
 
 
 def test_a_deploy_waits_no_longer_for_it_than_its_budget() -> None:

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from monitoring import images
-from monitoring.files import FOLDER
+from monitoring.files import FOLDER, MEMBERS, OWNER, PROJECT
 from monitoring.inventory import inventory
 from monitoring.live import PORTS
 from monitoring.render import render
-from monitoring.server import PROJECT
-from monitoring.stack import FILE, OWNERS, RELOADED, Wanted, services, wanted
+from monitoring.stack import FILE, OWNERS, RELOADED, Ground, Wanted, services, wanted
 from ops.compose import Compose
 from ops.config import Environment
 from ops.secret import Secret
@@ -37,9 +36,9 @@ ROOT = {
 }
 
 
-def made(env: Environment, names: dict[str, str] | None = None) -> list[Wanted]:
+def made(env: Environment, names: dict[str, str] | None = None, ground: Ground = Ground(999)) -> list[Wanted]:  # noqa: B008
     known = inventory(env)
-    return [wanted(known, host, env.monitoring, 999, names or IMAGES) for host in known.hosts]
+    return [wanted(known, host, env.monitoring, ground, names or IMAGES) for host in known.hosts]
 
 
 @cache
@@ -138,7 +137,7 @@ def test_a_server_alone_opens_nothing_but_its_loopback() -> None:
 
 
 def test_only_those_that_ask_the_app_are_in_its_network() -> None:
-    asking = {"blackbox", "gate", "edge-exporter", "postgres-exporter"}
+    asking = {"gate", "edge-exporter", "postgres-exporter"}
     for index in range(3):
         found = {name for name, service in resolved(index)["services"].items() if "apps" in service["networks"]}
         assert found == asking & set(resolved(index)["services"])
@@ -148,6 +147,35 @@ def test_only_those_that_ask_the_app_are_in_its_network() -> None:
     assert {tuple(service["networks"]) for service in apart["services"].values()} == {("default",)}
     assert set(apart["networks"]) == {"default"}
     assert apart["networks"]["default"]["name"] == "tidegate-monitoring"
+
+
+@pytest.mark.parametrize(
+    ("domains", "more", "networks"),
+    [
+        (("blog.example.com",), {}, None),
+        (("blog.localhost",), {}, ["default", "apps"]),
+        (("blog.example.com", "blog.localhost"), {}, ["default", "apps"]),
+        (("blog.localhost",), {"monitoring": {"host": AWAY}}, None),
+    ],
+)
+def test_probes_are_in_the_apps_network_only_where_they_ask_the_edge_itself(
+    domains: tuple[str, ...], more: dict[str, Any], networks: list[str] | None
+) -> None:
+    env = environment(ONE, domains=domains, **more)
+    (stack,) = [one for one in made(env) if "blackbox" in one.services]
+    assert stack.services["blackbox"].get("networks") == networks
+
+
+@pytest.mark.parametrize("propagation", ["rslave", "rprivate"])
+def test_the_servers_root_is_mounted_as_that_server_allows(propagation: str) -> None:
+    """A mount that comes later is seen where the root is handed on; where it is private, the engine refuses a slave of it."""
+    (one,) = made(environment(), ground=Ground(999, propagation))
+    assert one.variables["PROPAGATION"] == propagation
+    roots = [mount for service in one.services.values() for mount in service.get("volumes", ()) if mount["source"] == "/"]
+    assert [(mount["read_only"], mount["bind"]) for mount in roots] == [(True, {"propagation": "${PROPAGATION}"})] * 2
+    found = {mount["bind"]["propagation"] for service in resolved(0)["services"].values() for mount in service.get("volumes", ())
+             if mount["source"] == "/"}  # fmt: skip
+    assert found == {Ground().propagation} == {"rslave"}
 
 
 def test_what_is_collected_outlives_its_containers_and_belongs_to_those_who_write_it() -> None:
@@ -165,7 +193,7 @@ def test_every_folder_that_is_mounted_has_files_and_every_file_is_mounted_somewh
     for env in (PAIR, APART, environment(monitoring={"object_storage": STORED})):
         known = inventory(env)
         for host, one in zip(known.hosts, made(env), strict=True):
-            folders = {file.service for file in render(env, known, host, SECRETS)} - {"owner.json"}
+            folders = {file.service for file in render(env, known, host, SECRETS)} - {OWNER, MEMBERS}
             mounts = {mount["source"] for service in one.services.values() for mount in service.get("volumes", ())}
             assert {f"${{FOLDER}}/{folder}" for folder in folders} == {path for path in mounts if path.startswith("${FOLDER}")}
 

@@ -90,6 +90,7 @@ def test_an_environment_may_be_watched_in_another_way(tmp_path: Path) -> None:
         ('without = ["prometheus"]', "without[0]", "'grafana'"),
         ('without = ["loki", "loki"]', "without", "twice: loki"),
         ('metrics_keep = "long"', "metrics_keep", "a period such as"),
+        ('metrics_keep = "59m"', "metrics_keep", "3600"),
         ('metrics_size = "much"', "metrics_size", "a size such as"),
         ('heartbeat = "https://hc-ping.com/hunter2"', "heartbeat", "the name of an environment variable"),
         ('slack.webhook = "https://hooks.slack.com/hunter2"', "slack.webhook", "the name of an environment variable"),

@@ -1,0 +1,53 @@
+"""Asking the stack over the connection: an answer, none in time, and nobody who listens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from monitoring import live
+from monitoring.live import PORTS, Http, Prometheus
+from ops.errors import Refused, Unreachable
+from ops.link import Link
+from tests.monitoring.a_stack import Stack, link, stack
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    with stack(monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
+    with link(tmp_path, monkeypatch) as found:
+        yield found
+
+
+def test_an_answer_is_passed_on_with_its_status(line: Link, server: Stack) -> None:
+    server.answers["/ready"] = (503, "not yet")
+    assert Http(line).ask("GET", PORTS["loki"], "/ready") == (503, "not yet")
+
+
+def test_where_nothing_listens_it_says_which_service_and_what_to_do(
+    line: Link, server: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PORTS, "prometheus", 1)
+    with pytest.raises(Refused, match="prometheus does not answer") as caught:
+        Prometheus(Http(line)).query("up")
+    assert "inv monitoring.status" in caught.value.fix
+
+
+def test_a_line_that_is_silent_is_not_waited_for_for_ever(line: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's own limit is of no use where its answer does not come."""
+    monkeypatch.setattr(live, "_LINE", 0.1)
+    monkeypatch.setattr(line, "send", lambda *_, **__: Future())
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="no answer") as caught:
+        Http(line).ask("GET", PORTS["prometheus"], "/", timeout=0.1)
+    assert time.monotonic() - began < 5
+    assert (caught.value.exit_code, caught.value.where) == (3, line.name)
