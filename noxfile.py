@@ -21,6 +21,7 @@ COMPILE = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"
            "--no-emit-index-url", "--annotation-style=line", "--custom-compile-command=nox -s lock")  # fmt: skip
 # After Ctrl-C a deploy undoes itself and servers are removed, which nox would cut short after half a second.
 PATIENCE: dict[str, Any] = {"interrupt_timeout": 60.0, "terminate_timeout": 60.0}
+WORKERS = ("-n", "2", "--dist", "loadfile")  # most of the time is spent waiting; what a file's tests share stays in one
 TOOLS = """
 from ops.this_machine import need
 from ops.errors import TidegateError
@@ -76,7 +77,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests that need no engine; arguments go to pytest."""
     _install(session, "tests")
     session.run("python", "-c", TOOLS)
-    session.run("pytest", "-m", "not integration and not slow", *session.posargs)
+    session.run("pytest", *WORKERS, "-m", "not integration and not slow", *session.posargs)
 
 
 @nox.session
@@ -84,7 +85,7 @@ def integration(session: nox.Session) -> None:
     """Run the tests on real servers, for which a Docker engine is made ready; arguments go to pytest."""
     _install(session, "tests")
     session.run("python", "-c", ENGINE)
-    session.run("pytest", "-m", "integration and not slow", *session.posargs, **PATIENCE)
+    session.run("pytest", *WORKERS, "-m", "integration and not slow", *session.posargs, **PATIENCE)
 
 
 @nox.session(default=False)

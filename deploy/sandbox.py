@@ -164,7 +164,8 @@ class Sandbox:
     def _look(self, one: dict[str, Any]) -> SandboxServer:
         name, state = one["Names"][0].lstrip("/"), one["State"]
         known = sandbox_server.facts(self._engine, one["Id"], seconds=1) if state == "running" else {}
-        return SandboxServer(name, state, ports_of(one), known.get("engine", ""), known.get("key", ""))
+        private = one["NetworkSettings"]["Networks"].get("bridge", {}).get("IPAddress", "")
+        return SandboxServer(name, state, ports_of(one), known.get("engine", ""), known.get("key", ""), private=private)
 
     def _remove(self, report: Report) -> None:
         api, found = self._engine.api, self._containers()

@@ -10,7 +10,7 @@ from monitoring.checked import Checked, run
 from monitoring.hosts import connected, decide, each, look, watcher
 from monitoring.inventory import inventory
 from monitoring.live import Http, Loki, Prometheus
-from monitoring.render import secret_names
+from monitoring.render import require_urls, secret_names
 from ops.config import Environment
 from ops.secret import Mask
 from ops.secrets import resolve_secrets
@@ -20,6 +20,7 @@ def check_of(env: Environment, environ: Mapping[str, str]) -> Checked:
     """Check every server's files on its engine and, where the stack runs, its rules and their series. Changes nothing."""
     known = inventory(env)
     secrets = resolve_secrets(env, secret_names(env, known), environ)
+    require_urls(env.monitoring, secrets)
     with ExitStack() as work:
         work.enter_context(Mask(secrets))
         hosts = work.enter_context(connected(env, known))

@@ -47,14 +47,16 @@ PARTS = {
 class Rare:
     """Series that may be missing on a healthy server, and why; once one of those names is there, all have to be.
 
-    With a condition only that may be what nothing meets.
+    With a condition only that may be what nothing meets; with a source, they may be missing as long as that one is.
     """
 
     names: str
     why: str
     condition: str = ""
+    source: Selector | None = None
 
 
+_APP = Selector("up", (("job", "=", "app"),))
 RARE = (
     Rare("tidegate_drill_.*", "no drill was made yet"),
     Rare("tidegate_deploy_.*", "no deploy was made since monitoring came up"),
@@ -64,6 +66,7 @@ RARE = (
     Rare("tidegate_backup_(last_success|last_verified|duration|bytes).*", "no backup was good yet"),
     Rare("tidegate_backup_last_verified_.*", "no backup was proven like that yet", 'level="(full|restore)"'),
     Rare("up", "no container of the app was there in the last hour", 'job="app"'),
+    Rare("http_request.*", "no container of the app was asked for its figures in the last hour", source=_APP),
     Rare("app(_code)?:http_requests.*", "nobody has asked the app anything in the last hour"),
     Rare("http_requests_total|app_code:http_requests:.*", "no request was answered like that in the last hour", "code.*"),
     Rare("probe_ssl_.*", "no domain is served over https"),
@@ -208,7 +211,9 @@ def _sources(uses: Uses, missing: Collection[Selector]) -> Iterator[tuple[str, s
 
 
 def _looser(one: Selector, rare: Rare) -> Selector:
-    return one.without(rare.condition) if rare.condition else Selector("", (("__name__", "=~", rare.names),))
+    if rare.condition:
+        return one.without(rare.condition)
+    return rare.source or Selector("", (("__name__", "=~", rare.names),))
 
 
 def _part(name: str) -> str:

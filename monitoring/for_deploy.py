@@ -56,6 +56,9 @@ class DeployWatch:
             if not _is_watched(self._http):
                 return ""
             now = server_time(http)
+            for one in Alertmanager(http).silences():
+                if one.state == "active" and set(one.matchers) == set(about):  # of a deploy that was killed
+                    Alertmanager(http).expire(one.id)
             self._silence = Alertmanager(http).silence(
                 Silence(about, now, now + LASTS, who(), f"deploy of {app}, release {release}")
             )

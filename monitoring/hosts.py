@@ -14,10 +14,12 @@ from typing import TypeVar
 from monitoring import images, stack
 from monitoring.certificates import is_good, issue
 from monitoring.files import MEMBERS, OWNER, PROJECT, File
-from monitoring.inventory import Inventory, Watched, addresses
+from monitoring.inventory import GATE_PORT, Inventory, Watched, addresses
+from monitoring.live import PORTS
 from monitoring.render import PASSWORD, identity_files, render, tls_services
 from monitoring.server import Server
 from monitoring.stack import Ground, Wanted, services, wanted
+from ops.compose import Compose
 from ops.config import Environment
 from ops.errors import Refused
 from ops.link import Link
@@ -41,6 +43,7 @@ class Host:
     outdated: Sequence[str] = ()
     there: Sequence[str] = ()
     remarks: list[str] = field(default_factory=list)
+    compose: Compose | None = None  # at work there
     ground: Ground = field(default_factory=Ground)
     journal: bool = False
     apps: tuple[str, ...] = ()  # the subnets of the apps' network
@@ -76,7 +79,13 @@ def at_work(env: Environment, known: Inventory, what: str) -> Iterator[list[Host
 def each(hosts: Sequence[Host], act: Callable[[Host], T]) -> list[T]:
     """Do something on all servers at once."""
     with ThreadPoolExecutor(len(hosts)) as pool:
-        return list(pool.map(act, hosts))
+        try:
+            return list(pool.map(act, hosts))
+        except KeyboardInterrupt:
+            for host in hosts:
+                if host.compose:
+                    host.compose.stop()
+            raise
 
 
 def watcher(hosts: Sequence[Host]) -> Host:
@@ -87,7 +96,8 @@ def watcher(hosts: Sequence[Host]) -> Host:
 def look(host: Host, known: Inventory) -> None:
     """Read what is there already; another environment's stack is left alone. Raises Refused."""
     keys = _identity_paths(known, host, "key")
-    seen = host.server.look([OWNER, MEMBERS, *_identity_paths(known, host, "ca", "cert")], [PASSWORD, *keys])
+    seen = host.server.look([OWNER, MEMBERS, *_identity_paths(known, host, "ca", "cert")], [PASSWORD, *keys], _ports(known, host))
+    _require_free(host, seen["unbound"])
     host.found, host.there, host.journal = seen["files"], seen["there"], seen["journal"]
     host.ground, host.apps = Ground(seen["engine_group"], seen["propagation"]), _subnets(host)
     owner = json.loads(host.found[OWNER] or "{}")
@@ -97,6 +107,25 @@ def look(host: Host, known: Inventory) -> None:
             why="one stack watches one environment; its exporters and its ports are there once",
             fix=f"in that project: inv monitoring.down -e {owner['environment']} --volumes; or [monitoring] host = another server",
         )  # fmt: skip
+
+
+def _ports(known: Inventory, host: Host) -> list[tuple[str, int]]:
+    """Return where the stack is to listen and does not yet."""
+    running = host.server.running()
+    wanted = (
+        [("127.0.0.1", PORTS[name]) for name in known.stack if name in PORTS and name not in running]
+        if host.watched.stack
+        else []
+    )
+    private = host.watched.address.private
+    return [*wanted, *([(private, 0 if "gate" in running else GATE_PORT)] if private and len(known.hosts) > 1 else [])]
+
+
+def _require_free(host: Host, taken: Sequence[str]) -> None:
+    if taken:
+        raise Refused(f"nothing of the stack can listen on {', '.join(taken)}", where=host.server.name,
+                      why="another program has the port, or the address is not the server's own",
+                      fix="there: ss -ltnp, ip address; private in ops.toml is what the server itself is called among the others")  # fmt: skip
 
 
 def decide(env: Environment, known: Inventory, hosts: Sequence[Host], secrets: Mapping[str, Secret]) -> Secret | None:

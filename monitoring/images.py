@@ -58,6 +58,7 @@ class Running:
     name: str
     id: str
     digests: tuple[str, ...] = ()
+    stand_in: bool = False
 
 
 Lock = Mapping[str, Image]
@@ -149,8 +150,9 @@ def images_running(engine: APIClient, project: str) -> dict[str, Running]:
     found: dict[str, Running] = {}
     for one in engine.containers(all=True, filters={"label": f"{_COMPOSE}.project={project}"}):
         known = engine.inspect_container(one["Id"])
-        digests = _digests(_inspect(engine, known["Image"]))
-        found[known["Config"]["Labels"][f"{_COMPOSE}.service"]] = Running(known["Config"]["Image"], known["Image"], digests)
+        image = _inspect(engine, known["Image"])
+        service = known["Config"]["Labels"][f"{_COMPOSE}.service"]
+        found[service] = Running(known["Config"]["Image"], known["Image"], _digests(image), stand_in=_is_stand_in(image))
     return found
 
 
@@ -161,9 +163,13 @@ def is_wanted(wanted: Image, digests: Sequence[str]) -> bool:
 
 def _digests(known: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what registries call an image; nothing of a stand-in, nor of one that was sent to an older engine."""
-    if STAND_IN in (known.get("Config", {}).get("Labels") or {}):
+    if _is_stand_in(known):
         return ()
     return tuple(one.partition("@")[2] for one in known.get("RepoDigests") or ())
+
+
+def _is_stand_in(known: Mapping[str, Any]) -> bool:
+    return STAND_IN in (known.get("Config", {}).get("Labels") or {})
 
 
 def _problems(found: Mapping[str, Any]) -> Iterator[str]:

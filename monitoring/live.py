@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from monitoring.files import FOLDER, OWNER
 from ops.config import Environment
-from ops.errors import Failed, Refused, Unreachable
+from ops.errors import ConfigError, Failed, Refused, Unreachable
 from ops.link import AgentError, Link
 
 _LINE = 5.0  # seconds that the way to the server may take besides
@@ -59,7 +59,8 @@ class Service:
             answer = {}
         if status != 200 or not isinstance(answer, dict) or answer.get("status") == "error":
             said = answer.get("error", body.strip()[:500]) if isinstance(answer, dict) else body[:500]
-            raise Failed(f"{self.name} refuses the question", where=self.http.name, why=f"{status}: {said}")
+            kind = ConfigError if status == 400 else Failed
+            raise kind(f"{self.name} refuses the question", where=self.http.name, why=f"{status}: {said}")
         return answer.get("data", answer)
 
 

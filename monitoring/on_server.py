@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import sys
 from typing import Any
 
@@ -114,6 +115,17 @@ def propagation() -> str:
     return "rslave" if root and ("shared:" in root[-1] or "master:" in root[-1]) else "rprivate"
 
 
+def binds(address: str, port: int) -> bool:
+    """Return whether something may listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
 def look(request: dict[str, Any]) -> dict[str, Any]:
     """Return files that tell how things stand, and the group that may use the engine; folders that lack are made."""
     for path, mode in ((request["home"], 0o711), (os.path.join(request["home"], "metrics"), 0o755)):
@@ -125,6 +137,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"files": {}, "engine_group": os.stat(request["socket"]).st_gid}
     found["journal"] = os.path.isdir("/var/log/journal")
     found["propagation"] = propagation()
+    found["unbound"] = [f"{address}:{port}" for address, port in request["bind"] if not binds(address, port)]
     found["there"] = [path for path in request["there"] if os.path.lexists(os.path.join(request["folder"], path))]
     for path in request["read"]:
         try:
@@ -147,7 +160,10 @@ def main() -> None:
     """Carry out the request."""
     os.umask(0o022)
     request = json.loads(sys.stdin.readline())
-    print(json.dumps(ACTS[request["act"]](request)))
+    try:
+        print(json.dumps(ACTS[request["act"]](request)))
+    except OSError as error:
+        print(json.dumps({"error": f"{error.strerror}: {error.filename}" if error.filename else str(error)}))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from monitoring.inventory import inventory
 from monitoring.live import PORTS
 from ops.config import Environment
 from ops.errors import ConfigError, Refused, Unreachable
@@ -23,6 +24,10 @@ def opened(env: Environment, service: str, port: int | None = None) -> Iterator[
     if service not in PORTS:
         raise ConfigError(
             f"there is no page of {service!r}", why=f"known are {', '.join(PORTS)}", fix="inv monitoring.open --what grafana"
+        )
+    if not inventory(env).has(service):
+        raise ConfigError(
+            f"{service} is left out", where=f"[environments.{env.name}]", fix="inv monitoring.open --what prometheus"
         )
     local = port or PORTS[service]
     _require_free(local)

@@ -216,7 +216,7 @@ def _named_containers() -> list[Table]:
         {"source_labels": ["name"], "regex": "(.+)", "target_label": "container"},
         {"source_labels": [project, service], "regex": "(.+);(.+)", "target_label": "container", "replacement": "$1-$2"},
         {"source_labels": ["app", "process"], "regex": "(.+);(.+)", "target_label": "container", "replacement": "$1-$2"},
-        {"regex": "container_label_.*|image|id_.*", "action": "labeldrop"},
+        {"regex": "container_label_.*|image", "action": "labeldrop"},
     ]
 
 

@@ -47,5 +47,7 @@ def _pause() -> None:
 
 def _print(console: Console, lines: Iterable[logs.Line]) -> None:
     for line in lines:
-        console.say(logs.text(line))
-        console.document(logs.document(line))
+        if console.as_json:
+            console.line(logs.document(line))
+        else:
+            console.say(logs.text(line))

@@ -33,7 +33,7 @@ def await_targets(
         if time.monotonic() > deadline:
             raise Failed("not everything that is watched answers", where=link.name, why="\n         ".join(missing),
                          fix="mend it and run this again; what answers is watched already")  # fmt: skip
-        if (now := f"waiting for {len(missing)} targets") != told:
+        if (now := f"waiting for {len(missing)} {'target' if len(missing) == 1 else 'targets'}") != told:
             say(told := now)
         time.sleep(PAUSE)
     return len(targets)

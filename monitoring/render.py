@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -12,7 +13,8 @@ from monitoring import alertmanager, collector, dashboards, gate, grafana, loki,
 from monitoring.certificates import Identity
 from monitoring.files import MEMBERS, OWNER, File
 from monitoring.inventory import Inventory, Watched, addresses
-from ops.config import Environment, ObjectStorage
+from ops.config import Environment, Monitoring, ObjectStorage
+from ops.errors import ConfigError
 from ops.secret import Secret
 
 LOG_RULES = Path(__file__).parent / "rules" / "loki"
@@ -72,6 +74,21 @@ def secret_names(env: Environment, known: Inventory) -> tuple[str, ...]:
     """Return the secrets that files of the stack hold, each once."""
     databases = [host.postgres.password for host in known.hosts if host.postgres and host.postgres.password]
     return tuple(dict.fromkeys((*env.monitoring.secret_names, *databases)))
+
+
+def require_urls(settings: Monitoring, secrets: Secrets) -> None:
+    """Look at what Alertmanager would only find out when somebody is to be told. Raises ConfigError, without the secret."""
+    told = [
+        settings.slack.webhook if settings.slack else None,
+        settings.heartbeat,
+        *(one.url for one in settings.webhooks.values()),
+    ]
+    for name in (one for one in told if one):
+        parts = urlsplit(secrets[name].reveal().strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                f"the secret {name} is not a URL", where="[monitoring]", fix="it has to begin with https://, and name a host"
+            )
 
 
 def _stack(env: Environment, known: Inventory, secrets: Secrets) -> Iterator[File]:

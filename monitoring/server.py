@@ -24,7 +24,7 @@ PYTHON = "/usr/bin/python3"
 ENGINE_SOCKET = "/var/run/docker.sock"
 COMPOSE = "com.docker.compose"
 LABEL_VOLUME = f"{LABEL}.monitoring"
-LAST_LINES = 15
+LAST_LINES, LONGEST_LINE = 15, 300
 _PROGRAM = Path(__file__).with_name("on_server.py")
 
 Say = Callable[[str], None]
@@ -54,9 +54,9 @@ class Server:
             fix = f"inv server.bootstrap -e {self.link.environment}"
             raise Refused("cannot take the lock", where=self.name, why=error.what, fix=fix) from None
 
-    def look(self, paths: Sequence[str], there: Sequence[str] = ()) -> Mapping[str, Any]:
-        """Return the text of files of the stack (None: not there), which of others are `there`, and what the server is like."""
-        return self._ask({"act": "look", "read": list(paths), "there": list(there), "socket": ENGINE_SOCKET})
+    def look(self, paths: Sequence[str], there: Sequence[str] = (), bind: Sequence[tuple[str, int]] = ()) -> Mapping[str, Any]:
+        """Return the text of files of the stack (None: not there), which of others are `there`, on what it cannot `bind`, and what it is like."""
+        return self._ask({"act": "look", "read": list(paths), "there": list(there), "bind": list(bind), "socket": ENGINE_SOCKET})
 
     def place(self, files: Sequence[File], keep: Iterable[str] = ()) -> set[str]:
         """Make the stack's files be as wanted and no others but `keep`; returns the services that have changed files to read.
@@ -115,8 +115,9 @@ class Server:
         """Return what containers that do not run, or are not healthy, said last."""
         words = []
         for one in self.containers():
-            if one["State"] != "running" or "unhealthy" in one["Status"] or "starting" in one["Status"]:
-                said = self.engine.logs(one["Id"], tail=LAST_LINES).decode("utf-8", "replace").strip()
+            if one["State"] != "running" or "unhealthy" in one["Status"]:
+                lines = self.engine.logs(one["Id"], tail=LAST_LINES).decode("utf-8", "replace").strip().splitlines()
+                said = "\n".join(line[:LONGEST_LINE] for line in lines)
                 words.append(
                     f"\n  {service_of(one)} ({one['Status']}), its last words:\n{indent(said or 'it said nothing', '    ')}"
                 )
@@ -135,6 +136,9 @@ class Server:
             raise self._no_root(said) if said.startswith("sudo:") else Failed(
                 f"{request['act']} failed", where=self.name, why=said or "it said nothing"
             )  # fmt: skip
+        if why := answers[-1].get("error"):
+            fix = f"make room there, or put that right: inv server.check -e {self.link.environment}; then run this again"
+            raise Failed("the stack's files cannot be written", where=self.name, why=str(why), fix=fix)
         return answers[-1]
 
     def _no_root(self, why: str) -> Refused:

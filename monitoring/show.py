@@ -27,7 +27,8 @@ def came_up(console: Console, done: Done) -> None:
         told = f"in {FOLDER}/{PASSWORD} there" if console.as_json else f"{done.password.reveal()}   (shown this once)"
         console.say(f"Grafana: user admin, password {told}", "bold")
     console.say(f"{done.environment} is watched: {done.targets} targets answer, {done.seconds:.1f} s", "bold green")
-    console.say(f"next: inv monitoring.open -e {done.environment}; inv monitoring.drill -e {done.environment}")
+    what = "" if any("grafana" in names for names in done.services.values()) else " --what prometheus"
+    console.say(f"next: inv monitoring.open -e {done.environment}{what}; inv monitoring.drill -e {done.environment}")
 
 
 def up_document(done: Done) -> dict[str, Any]:

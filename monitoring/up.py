@@ -21,7 +21,7 @@ from monitoring.inventory import Inventory, addresses, inventory
 from monitoring.live import Http, Prometheus
 from monitoring.publishing import prepare, publish
 from monitoring.ready import await_targets, reload
-from monitoring.render import PASSWORD, secret_names
+from monitoring.render import PASSWORD, require_urls, secret_names
 from monitoring.server import Server
 from monitoring.snapshots import LABEL_SNAPSHOT
 from monitoring.stack import RELOADED
@@ -55,6 +55,7 @@ def up(env: Environment, environ: Mapping[str, str], say: Say) -> Done:
     """
     began, known = time.monotonic(), inventory(env)
     secrets = resolve_secrets(env, secret_names(env, known), environ)
+    require_urls(env.monitoring, secrets)
     with Mask(secrets), at_work(env, known, "monitoring.up") as hosts:
         each(hosts, _require_no_upgrade)
         password = decide(env, known, hosts, secrets)
@@ -69,6 +70,7 @@ def up(env: Environment, environ: Mapping[str, str], say: Say) -> Done:
         remarks = [
             *_remarks(env, known),
             *_left_behind(hosts, known),
+            *_stand_ins(hosts),
             *_remarks_of(hosts, env),
             *_silent_edges(Prometheus(Http(link)), env),
         ]
@@ -157,7 +159,7 @@ def compose_up(host: Host, env: Environment, known: Inventory, say: Say, only: S
     Raises Failed with their last words.
     """
     server, target = host.server, host.wanted(env, known)
-    compose = Compose(PROJECT, {}, server.link.socket, target.variables)
+    compose = host.compose = Compose(PROJECT, {}, server.link.socket, target.variables)
     seconds = str(max(1, round(env.monitoring.timeout)))
     words: tuple[str, ...] = ("up", "--detach", "--wait", "--wait-timeout", seconds, "--pull", "never", "--no-build")
     words += ("--no-deps", *only) if only else ("--remove-orphans",)
@@ -218,6 +220,12 @@ def _remarks_of(hosts: Sequence[Host], env: Environment) -> Iterator[str]:
         yield from host.remarks
     if outdated := sorted({name for host in hosts for name in host.outdated}):
         yield f"other images than monitoring/images.toml has: {', '.join(outdated)}: inv monitoring.upgrade -e {env.name}"
+
+
+def _stand_ins(hosts: Sequence[Host]) -> Iterator[str]:
+    found = {name for host in hosts for name, one in images.images_running(host.server.engine, PROJECT).items() if one.stand_in}
+    if found:
+        yield f"stand-ins made of Debian's packages, not the upstream images, since no registry was reached: {', '.join(sorted(found))}"
 
 
 def _left_behind(hosts: Sequence[Host], known: Inventory) -> Iterator[str]:

@@ -40,6 +40,7 @@ class Compose:
         self._secrets = secrets
         self._host = f"unix://{socket}" if socket else ""
         self._mask = Mask(secrets)
+        self._process: subprocess.Popen[str] | None = None
 
     def resolve(self, file: Path) -> Document:
         """Return what a file means, variables filled in. Raises ConfigError when it is wrong or a variable has no value."""
@@ -66,6 +67,7 @@ class Compose:
             command, cwd="/", env=self._environment(), start_new_session=True, text=True, errors="replace",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as process:  # fmt: skip
+            self._process = process
             assert process.stdin
             assert process.stdout
             last = ""
@@ -79,6 +81,11 @@ class Compose:
                 process.terminate()
                 raise
         return process.returncode, last
+
+    def stop(self) -> None:
+        """End a command that is being carried out, if one is: somebody else waits for it in vain."""
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
 
     def _run(self, *words: str, text: str = "", cwd: Path | str = "/") -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -47,8 +47,8 @@ class Email(Model):
     """E-mail over a server that takes TLS."""
 
     server: Annotated[str, AfterValidator(check.smarthost)]
-    sender: Text
-    to: Annotated[tuple[Text, ...], Field(min_length=1)]
+    sender: Annotated[str, AfterValidator(check.mail_address)]
+    to: Annotated[tuple[Annotated[str, AfterValidator(check.mail_address)], ...], Field(min_length=1)]
     user: Text | None = None
     password: Variable | None = None
     severities: Severities = ("critical", "warning")

@@ -124,8 +124,10 @@ def url_path(value: str) -> str:
 
 
 def metrics_path(value: str) -> str:
-    """Check the path of an app's figures: nginx is told to hide it, and compares what is left of a request without `?` and `%`."""
-    return _matching(re.compile(r"/[A-Za-z0-9._~/@,-]{1,200}"), value, 'a plain path such as "/metrics"')
+    """Check the path of an app's figures: nginx is told to hide it, and compares what is left of a request without `?`, `%`, `//`, `..`."""
+    return _matching(
+        re.compile(r"(?!.*/(?:/|\.{1,2}(?:/|$)))/[A-Za-z0-9._~/@,-]{1,200}"), value, 'a plain path such as "/metrics"'
+    )
 
 
 def url(value: str) -> str:
@@ -189,6 +191,11 @@ def metric(value: str) -> str:
 def label(value: str) -> str:
     """Check the name of a metric's label."""
     return _matching(re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,99}"), value, "a label's name, such as code")
+
+
+def mail_address(value: str) -> str:
+    """Check an address for mail, as far as its form tells."""
+    return _matching(re.compile(r"[^\s@<>,\"]{1,64}@[A-Za-z0-9.-]{1,253}"), value, "a mail address such as oncall@example.com")
 
 
 def smarthost(value: str) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 250  # a log or a pipe has no width of its own; tables are not folded there
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "bold green": "1;32", "bold red": "1;31"}
+
+
+def _put(out: TextIO, text: str) -> None:
+    """Write in one go: several threads tell of several servers."""
+    out.write(text)
+    out.flush()
 
 
 class Console:
@@ -40,7 +46,7 @@ class Console:
         out = sys.stderr if self.as_json else sys.stdout
         clean = "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
         coloured = style and out.isatty() and "NO_COLOR" not in os.environ
-        self._write(lambda: print(f"\033[{STYLES[style]}m{clean}\033[0m" if coloured else clean, file=out, flush=True))
+        self._write(lambda: _put(out, f"\033[{STYLES[style]}m{clean}\033[0m\n" if coloured else f"{clean}\n"))
 
     @staticmethod
     def _write(action: Callable[[], None]) -> None:
@@ -67,6 +73,11 @@ class Console:
         """Print the JSON document when scripts asked for one."""
         if self.as_json:
             self._write(lambda: print(json.dumps(value, indent=1, sort_keys=True), flush=True))
+
+    def line(self, value: Any) -> None:
+        """Print one of many JSON values, each on a line of its own, when scripts asked for them."""
+        if self.as_json:
+            self._write(lambda: print(json.dumps(value, sort_keys=True), flush=True))
 
     def confirm(self, question: str, *, in_person: bool = False) -> bool:
         """Ask yes or no; without a terminal the answer is no, unless `--yes` was given, which is not enough `in_person`."""

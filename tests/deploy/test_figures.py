@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -121,6 +121,18 @@ def test_every_server_is_told_that_a_deploy_begins_and_that_it_ended_well() -> N
     assert [(one["in_progress"], one["success"]) for one in told(world)] == [(0, 1)] * 2
     labels = next(labels for name, labels in series(world.machines["one"].figures) if name == "info")
     assert dict(labels) == {**LABELS, "release": "v1", "version": "v1", "kind": "deploy"}
+
+
+def test_of_a_prune_nothing_is_told_neither_that_it_ended_nor_in_place_of_the_last_deploy() -> None:
+    world, work, plan = begin()
+    with _figures(work, plan):
+        pass
+    before = [machine.figures for machine in world.machines.values()]
+    with _figures(work, replace(plan, kind="prune")):
+        assert [machine.figures for machine in world.machines.values()] == before
+    with pytest.raises(Failed), _figures(work, replace(plan, kind="prune")):
+        fail()
+    assert [machine.figures for machine in world.machines.values()] == before
 
 
 def interrupt() -> None:

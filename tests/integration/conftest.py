@@ -71,7 +71,7 @@ def shaky(shaky_app: App) -> App:
 
 
 def _serving(app: App, folder: str, source: Path) -> App:
-    shutil.copytree(source, app.root / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
+    app.with_code(folder, source)
     app.configure()
     app.deploy()
     return app

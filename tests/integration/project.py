@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -131,9 +132,16 @@ class App:
         document = {**self.base, "app": {**self.base["app"], **changes}}
         self.config.write_text("".join(f"{key} = {toml(value)}\n" for key, value in document.items()))
 
+    def with_code(self, folder: str, source: Path) -> App:
+        """Have the app's code as the repository has it, whatever another test made of it."""
+        shutil.rmtree(self.root / folder)
+        shutil.copytree(source, self.root / folder, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
+        return self
+
     def environment(self, **extra: str) -> dict[str, str]:
         """Return the variables to run a command with."""
-        mine = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        # COLUMNS: a worker of pytest-xdist has one, and tables would be folded
+        mine = {key: value for key, value in os.environ.items() if key not in ("PYTHONDONTWRITEBYTECODE", "COLUMNS")}
         return {**mine, "TIDEGATE_CONFIG": str(self.config), "PYTHONUNBUFFERED": "1", **extra}
 
     def start(self, *words: str, **extra: str) -> subprocess.Popen[str]:

@@ -18,7 +18,7 @@ from monitoring import images
 from monitoring.inventory import GATE_PORT
 from ops.stand_ins import can_make
 from ops.this_machine import local_client
-from tests.integration.project import App, Server, blog_configuration, wait_until
+from tests.integration.project import REPOSITORY, App, Server, blog_configuration, wait_until
 from tests.integration.receivers import Kept, Post, web
 
 pytestmark = pytest.mark.integration
@@ -56,7 +56,7 @@ def watched(root: Path, servers: list[Server], tag: str, posts: tuple[str, Kept[
     secrets = root / ".env.sandbox"
     secrets.touch(mode=0o600)
     secrets.write_text(f"PAGER={posts[0]}\n")
-    app.deploy()
+    app.with_code("example", REPOSITORY / "example").deploy()
     try:
         yield app
     finally:

@@ -34,7 +34,7 @@ def tide(root: Path, servers: list[Server], tag: str) -> Iterator[App]:
     secrets.touch(mode=0o600)
     url = f"postgresql://blog:tide%24w%2F%C3%BCr@{app.name}-db:5432/blog"
     secrets.write_text(f"POSTGRES_PASSWORD='{PASSWORD}'\nDATABASE_URL='{url}'\n")
-    yield app
+    yield app.with_code("example", REPOSITORY / "example")
     for label in (f"dev.tidegate.app={app.name}", f"com.docker.compose.project={app.name}-services"):
         servers[0].root(f"docker ps -aq --filter label={label} | xargs -r docker rm -f")
 

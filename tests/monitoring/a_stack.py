@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from monitoring import live, server
+from monitoring.files import OWNER
 from monitoring.live import PORTS
 from ops.link import Link
 from tests.local_ssh import HOST, environment, install_ssh
@@ -53,12 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     """Serve for as long as the block runs, in place of every service."""
-    with Stack() as server:
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with Stack() as found:
+        Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
         for name in PORTS:
-            monkeypatch.setitem(PORTS, name, server.server_port)
-        yield server
-        server.shutdown()
+            monkeypatch.setitem(PORTS, name, found.server_port)
+        yield found
+        found.shutdown()
 
 
 @contextmanager
@@ -70,6 +72,13 @@ def link(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
         yield found
     finally:
         found.close()
+
+
+def owned(folder: Path, monkeypatch: pytest.MonkeyPatch, app: str = "blog", environment: str = "test") -> None:
+    """Have the server say, in a folder of this machine, whose stack it is; what is locked is there too."""
+    monkeypatch.setattr(live, "FOLDER", str(folder))
+    monkeypatch.setattr(server, "HOME", str(folder))
+    (folder / OWNER).write_text(json.dumps({"app": app, "environment": environment}))
 
 
 def targets(*found: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from monitoring.certificates import RENEW, VALID, Identity, expires, is_for, issue
+from monitoring.certificates import RENEW, VALID, Identity, is_good, issue
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HERE, THERE = "127.0.0.1", "127.0.0.2"
@@ -99,19 +99,38 @@ def test_no_server_can_make_certificates(ours: Mapping[str, Identity]) -> None:
     assert not [one for one in own if "basicConstraints" in str(one.extensions)]
 
 
+def is_good_at(one: Identity, address: str, now: datetime = NOW) -> bool:
+    return is_good(one.certificate, one.ca, address, now)
+
+
 def test_a_certificate_is_of_its_own_address_only(ours: Mapping[str, Identity]) -> None:
-    assert is_for(ours["fd00::2"].certificate, "FD00:0:0::2")
-    assert not is_for(ours["fd00::2"].certificate, HERE)
+    assert is_good_at(ours["fd00::2"], "FD00:0:0::2")
+    assert not is_good_at(ours["fd00::2"], HERE)
+
+
+def test_a_certificate_is_good_only_beside_the_ca_that_issued_it(ours: Mapping[str, Identity]) -> None:
+    other = issue([HERE], NOW)[HERE]
+    assert is_good_at(other, HERE)
+    assert not is_good(ours[HERE].certificate, other.ca, HERE, NOW)
+    assert not is_good(ours[HERE].certificate, other.certificate, HERE, NOW)
+
+
+def test_a_certificate_is_good_until_its_last_year_begins(ours: Mapping[str, Identity]) -> None:
+    last = NOW + VALID - RENEW
+    assert is_good_at(ours[HERE], HERE, last - timedelta(seconds=1))
+    assert not is_good_at(ours[HERE], HERE, last)
 
 
 def test_certificates_are_good_for_longer_than_it_takes_to_renew_them_and_for_clocks_that_are_behind(
     ours: Mapping[str, Identity],
 ) -> None:
-    assert expires(ours[HERE].certificate) == expires(ours[HERE].ca) == NOW + VALID
-    assert timedelta(days=365) < VALID - RENEW
-    assert x509.load_pem_x509_certificate(ours[HERE].certificate.encode()).not_valid_before_utc < NOW
+    certificate, ca = (x509.load_pem_x509_certificate(text.encode()) for text in (ours[HERE].certificate, ours[HERE].ca))
+    assert certificate.not_valid_after_utc == ca.not_valid_after_utc == NOW + VALID
+    assert timedelta(days=365) == RENEW < VALID - RENEW
+    assert certificate.not_valid_before_utc < NOW
 
 
-def test_what_is_no_certificate_says_so() -> None:
-    with pytest.raises(ValueError, match="PEM"):
-        expires("not a certificate")
+@pytest.mark.parametrize("broken", ["", "not a certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_what_is_no_certificate_is_not_good(ours: Mapping[str, Identity], broken: str) -> None:
+    assert not is_good(broken, ours[HERE].ca, HERE, NOW)
+    assert not is_good(ours[HERE].certificate, broken, HERE, NOW)

@@ -19,12 +19,12 @@ from monitoring.show import add_silence, came_up, up_document
 from monitoring.up import Done, _passed_on, _remarks
 from ops.config import Environment, Monitoring
 from ops.console import Console
-from ops.errors import ConfigError, Refused
+from ops.errors import ConfigError, Locked, Refused
 from ops.link import Link
 from ops.secret import Secret
+from tests.local_ssh import HOST, install_ssh
 from tests.local_ssh import environment as local
-from tests.local_ssh import install_ssh
-from tests.monitoring.a_stack import Said, Stack, link, stack
+from tests.monitoring.a_stack import Said, Stack, link, owned, stack
 from tests.monitoring.watched import environment
 
 DONE = Done("production", {"203.0.113.10": ["gate", "prometheus"]}, 12, 3.5, Secret("hunter2"), ["nobody is told of alerts"])
@@ -44,8 +44,9 @@ def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
 
 @pytest.fixture
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """An environment whose server is this machine."""
+    """An environment whose server is this machine, and has its stack."""
     install_ssh(tmp_path, monkeypatch)
+    owned(tmp_path, monkeypatch)
     return local(tmp_path)
 
 
@@ -56,7 +57,11 @@ def test_an_environment_that_is_watched_says_by_what_and_the_password_once(capsy
         assert word in shown
 
 
-def test_programs_get_no_password() -> None:
+def test_programs_get_no_password_but_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    came_up(Console(as_json=True), DONE)
+    shown = capsys.readouterr()
+    assert "password in /srv/tidegate/monitoring/grafana/secrets/" in shown.err
+    assert "hunter2" not in shown.out + shown.err
     document = up_document(DONE)
     assert "hunter2" not in json.dumps(document)
     assert document["services"] == {"203.0.113.10": ["gate", "prometheus"]}
@@ -109,8 +114,23 @@ def test_the_drills_file_is_put_for_everybody_to_read_and_removed(
 
 def test_without_anybody_to_tell_there_is_no_drill(env: Environment, server: Stack) -> None:
     server.answers["/api/v2/receivers"] = "[]"
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="nobody is told of alerts"):
         drill_of(env, 1.0)
+
+
+def test_a_drill_waits_for_nobody_who_works_on_the_stack_and_touches_nothing(
+    env: Environment, server: Stack, tmp_path: Path
+) -> None:
+    other = Link(env, HOST)
+    try:
+        other.call(
+            "lock", path=str(tmp_path / "monitoring.lock"), holder={"what": "monitoring.up", "who": "ann", "since": "noon"}
+        )
+        with pytest.raises(Locked, match=r"monitoring\.up"):
+            drill_of(env, 1.0)
+    finally:
+        other.close()
+    assert server.asked == []
 
 
 def test_how_long_a_silence_lasts_is_said_in_units(line: Link) -> None:
@@ -143,6 +163,21 @@ def test_lines_are_printed_the_oldest_first(env: Environment, server: Stack, cap
     read(Console(), env, "", "1h", 10, follow=False)
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["first", "second"]
     assert "query=%7Bapp%3D%22blog%22%7D" in server.asked[0]
+
+
+def test_for_programs_each_line_is_a_document_of_its_own_and_there_is_nothing_else(
+    env: Environment, server: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = round(datetime.now(UTC).timestamp() * 1e9)
+    server.answers["/loki/api/v1/query_range"] = logged((now - 2, "first\nof two"), (now - 1, "\x1b[31msecond"))
+    read(Console(as_json=True), env, "", "1h", 10, follow=False)
+    shown = capsys.readouterr()
+    assert [json.loads(line) for line in shown.out.splitlines()] == [
+        {"time": now - 2, "labels": {"container": "blog-web"}, "line": "first\nof two"},
+        {"time": now - 1, "labels": {"container": "blog-web"}, "line": "\x1b[31msecond"},
+    ]
+    assert "\x1b" not in shown.out
+    assert shown.err == ""
 
 
 def test_where_there_are_none_it_is_said(env: Environment, server: Stack, capsys: pytest.CaptureFixture[str]) -> None:

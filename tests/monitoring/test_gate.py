@@ -17,16 +17,16 @@ from ops.config import Environment
 from tests.monitoring.watched import AWAY, ONE, TWO, environment, with_database
 
 GIXY = Path(sys.executable).with_name("gixy")
-APPS = "10.213.0.0/20"
+APPS = ("10.213.0.0/20", "fd00:7::/64")
 FIGURES: dict[str, Any] = {"metrics": {}}
 ALONE, PAIR = environment(app=FIGURES), environment(ONE, TWO, app=with_database() | FIGURES)
 APART = environment(ONE, app=FIGURES, monitoring={"host": AWAY, "collector": "promtail"})
 
 
-def gates(env: Environment, apps: str = APPS) -> list[str]:
+def gates(env: Environment, apps: tuple[str, ...] = APPS) -> list[str]:
     """Return nginx's file of each server; the apps' network is only where the app is."""
     known = inventory(env)
-    found = [render(known, host, apps if host.app else "") for host in known.hosts]
+    found = [render(known, host, apps if host.app else ()) for host in known.hosts]
     assert {(file.path, file.mode, file.owner) for files in found for file in files} == {("gate/nginx.conf", 0o644, 0)}
     return [file.content for files in found for file in files]
 
@@ -57,10 +57,20 @@ def test_each_job_of_a_server_has_its_path_and_no_other_has() -> None:
     jobs = [f"/{job}/metrics" for job in ("node", "cadvisor", "collector", "edge", "postgres")]
     assert [path for path in locations(first) if path.endswith("/metrics")] == jobs
     assert [path for path in locations(second) if path.endswith("/metrics")] == jobs[:-1]
-    assert "set $target postgres-exporter:9187;" in first
+    assert "set $target tidegate-monitoring-postgres-exporter-1:9187;" in first
 
 
-@pytest.mark.parametrize(("env", "target"), [(ALONE, "alloy:12345"), (APART, "promtail:9080")])
+def test_everything_behind_it_is_named_by_its_container_which_no_service_of_an_app_can_be_called() -> None:
+    """In the network that the gate shares with the apps, one of theirs may be called `node` or `loki`."""
+    for text in gates(PAIR) + gates(APART):
+        found = re.findall(r"set \$\w+ (\S+);", text)
+        assert found
+        assert all(re.fullmatch(r"tidegate-monitoring-[a-z-]+-1:\d+", one) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("env", "target"), [(ALONE, "tidegate-monitoring-alloy-1:12345"), (APART, "tidegate-monitoring-promtail-1:9080")]
+)
 def test_the_collector_is_the_one_that_was_chosen(env: Environment, target: str) -> None:
     (collector,) = re.findall(r"location = /collector/metrics \{(.*?)\}\n        location", gates(env)[0], re.DOTALL)
     assert f"set $target {target};" in collector
@@ -100,10 +110,10 @@ def test_apps_are_told_nothing_neither_figures_nor_of_the_engine() -> None:
     """The gate is in their network, to ask them; what `return` says there, allow and deny do not change."""
     for text in gates(ALONE) + gates(PAIR) + gates(APART)[:1]:
         for server in http_servers(text):
-            assert f"        deny {APPS};\n" in server.partition("location")[0]
+            assert "".join(f"        deny {subnet};\n" for subnet in APPS) in server.partition("location")[0]
             assert "allow" not in server
             assert set(re.findall(r"location (\S+ )?\S+ \{ return (\d+); \}", server)) <= {("= ", "200"), ("", "403")}
-        assert text.count(f"deny {APPS};") == 2
+        assert [text.count(f"deny {subnet};") for subnet in APPS] == [2, 2]
 
 
 def test_where_no_apps_are_nobody_has_to_be_kept_out() -> None:

@@ -34,9 +34,9 @@ def datasources(known: Inventory) -> dict[str, dict[str, Any]]:
 def test_datasources_are_those_of_the_stack_and_cannot_be_edited() -> None:
     found = datasources(INVENTORY)
     assert {uid: one["url"] for uid, one in found.items()} == {
-        "prometheus": "http://prometheus:9090",
-        "loki": "http://loki:3100",
-        "alertmanager": "http://alertmanager:9093",
+        "prometheus": "http://tidegate-monitoring-prometheus-1:9090",
+        "loki": "http://tidegate-monitoring-loki-1:3100",
+        "alertmanager": "http://tidegate-monitoring-alertmanager-1:9093",
     }
     assert not any(one["editable"] for one in found.values())
     assert [uid for uid, one in found.items() if one["isDefault"]] == ["prometheus"]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from monitoring.certificates import RENEW, VALID, issue
 from monitoring.files import MEMBERS, File
-from monitoring.hosts import Host, _identify, _identity_paths, _password
+from monitoring.hosts import Host, _identify, _identity_paths, _password, _subnets
 from monitoring.inventory import Inventory, addresses, inventory
 from monitoring.render import PASSWORD, identity_files
 from monitoring.server import Server
+from ops.errors import Refused
 from tests.monitoring.watched import AWAY, ONE, TWO, environment
 
 NOW = datetime.now(UTC)
@@ -35,13 +37,27 @@ def placed(known: Inventory, made: datetime = NOW) -> dict[str, dict[str, str]]:
     }
 
 
+class Bare(Server):
+    """A server with these volumes of the stack, and these networks, that nobody connects to."""
+
+    def __init__(self, volumes: Sequence[str] = (), networks: Sequence[dict[str, Any]] = ()) -> None:
+        self.name = "one"
+        self.link = SimpleNamespace(environment="production")  # type: ignore[assignment]
+        self._volumes = list(volumes)
+        self.__dict__["engine"] = SimpleNamespace(networks=lambda names: networks)
+
+    def volumes(self, label: str = "") -> list[str]:
+        return self._volumes
+
+
 def looked(known: Inventory, there: dict[str, dict[str, str]]) -> list[Host]:
     """Return servers as they are after a look at them, with the files that they are to have."""
-    hosts = [Host(watched, Server.__new__(Server)) for watched in known.hosts]
+    hosts = [Host(watched, Bare()) for watched in known.hosts]
     for host in hosts:
         host.files = [File(MEMBERS, json.dumps(addresses(known)))]
         files: dict[str, Any] = there.get(host.watched.name, {})
-        host.found = {path: files.get(path) for path in [PASSWORD, MEMBERS, *_identity_paths(known, host, "ca", "cert")]}
+        host.found = {path: files.get(path) for path in [MEMBERS, *_identity_paths(known, host, "ca", "cert")]}
+        host.there = [path for path in _identity_paths(known, host, "key") if path in files]
     _identify(known, hosts)
     return hosts
 
@@ -89,6 +105,7 @@ def without(path: str) -> dict[str, dict[str, str]]:
         pytest.param(PAIR, placed(QUIET), id="logs are collected now"),
         pytest.param(PAIR, without("gate/tls/ca.pem"), id="one has no CA"),
         pytest.param(PAIR, without("collector/tls/cert.pem"), id="one has no certificate"),
+        pytest.param(PAIR, without("gate/tls/key.pem"), id="one has no key"),
     ],
 )
 def test_all_get_new_identities_of_one_ca_where_any_is_not_good(known: Inventory, there: dict[str, dict[str, str]]) -> None:
@@ -124,18 +141,52 @@ def test_a_server_that_is_no_more_is_forgotten_last_so_that_a_run_that_was_kille
 
 
 def test_grafanas_password_is_made_once_and_told_once() -> None:
-    host = Host(PAIR.hosts[0], Server.__new__(Server), {PASSWORD: None})
-    made = _password(PAIR, host)
+    host = Host(PAIR.hosts[0], Bare())
+    made = _password(PAIR, [host])
     assert made
     assert host.files == [File(PASSWORD, made.reveal(), 0o400, 472)]
     assert len(made.reveal()) >= 24
-    again = Host(PAIR.hosts[0], Server.__new__(Server), {PASSWORD: made.reveal()})
-    assert (_password(PAIR, again), again.files, again.keep) == (None, [], [PASSWORD])
+    again = Host(PAIR.hosts[0], Bare(["tidegate-monitoring_grafana"]), there=[PASSWORD])
+    assert (_password(PAIR, [again]), again.files, again.keep, again.remarks) == (None, [], [PASSWORD], [])
 
 
 def test_it_stays_where_grafana_is_left_out_for_a_while_because_its_volume_stays_too() -> None:
     lean = inventory(environment(monitoring={"without": ["grafana"]}))
-    host = Host(lean.hosts[0], Server.__new__(Server), {PASSWORD: "known"})
-    assert (_password(lean, host), host.keep) == (None, [PASSWORD])
-    host = Host(lean.hosts[0], Server.__new__(Server), {PASSWORD: None})
-    assert (_password(lean, host), host.keep, host.files) == (None, [], [])
+    host = Host(lean.hosts[0], Bare(), there=[PASSWORD])
+    assert (_password(lean, [host]), host.keep) == (None, [PASSWORD])
+    host = Host(lean.hosts[0], Bare())
+    assert (_password(lean, [host]), host.keep, host.files) == (None, [], [])
+
+
+def test_it_stays_on_the_server_that_the_stack_moved_away_from_because_its_volume_stays_there() -> None:
+    hosts = [Host(MOVED.hosts[0], Bare(), there=[PASSWORD]), Host(MOVED.hosts[1], Bare())]
+    made = _password(MOVED, hosts)
+    assert made
+    assert [host.keep for host in hosts] == [[PASSWORD], []]
+    assert [[file.path for file in host.files] for host in hosts] == [[], [PASSWORD]]
+
+
+def test_a_password_that_a_grafana_from_before_would_not_know_is_not_shown_but_how_to_set_one_is() -> None:
+    host = Host(PAIR.hosts[0], Bare(["tidegate-monitoring_grafana", "tidegate-monitoring_loki"]))
+    assert _password(PAIR, [host]) is None
+    assert [file.path for file in host.files] == [PASSWORD]
+    (remark,) = host.remarks
+    assert "on one: docker exec tidegate-monitoring-grafana-1 grafana cli admin reset-admin-password" in remark
+    assert host.files[0].content not in remark
+
+
+def network(name: str, *subnets: str) -> dict[str, Any]:
+    return {"Name": name, "IPAM": {"Config": [{"Subnet": one} for one in subnets]}}
+
+
+def test_every_subnet_of_the_apps_network_is_known_and_none_of_a_network_called_alike() -> None:
+    engine = [network("tidegate-monitoring", "10.9.0.0/16"), network("tidegate", "10.213.0.0/20", "fd00:7::/64")]
+    app, stack = inventory(environment(ONE, monitoring={"host": AWAY})).hosts
+    assert _subnets(Host(app, Bare(networks=engine))) == ("10.213.0.0/20", "fd00:7::/64")
+    assert _subnets(Host(stack, Bare())) == ()
+
+
+def test_a_server_of_the_app_without_its_network_is_refused() -> None:
+    with pytest.raises(Refused, match="the network tidegate is missing") as caught:
+        _subnets(Host(PAIR.hosts[0], Bare(networks=[network("tidegate-monitoring", "10.9.0.0/16")])))
+    assert caught.value.fix == "inv server.bootstrap -e production"

@@ -9,7 +9,7 @@ import pytest
 from monitoring.inventory import GATE_PORT, Postgres, addresses, inventory
 from ops.config_hosts import HostAddress
 from ops.errors import ConfigError
-from tests.monitoring.watched import AWAY, ONE, TWO, environment, with_database
+from tests.monitoring.watched import AWAY, DATABASE, ONE, TWO, environment, with_database
 
 EVERYTHING = ("node", "cadvisor", "collector", "edge")
 TLS = {"tls": {"certificate": "chain.pem", "key": "TLS_KEY"}}
@@ -20,7 +20,7 @@ def test_a_server_is_watched_with_the_stack_the_app_and_the_edge_on_it() -> None
     (host,) = known.hosts
     assert (host.app, host.stack, host.jobs, host.postgres) == (True, True, EVERYTHING, None)
     assert host.containers == ("blog-web", "blog-worker", "tidegate-edge")
-    assert (known.watcher, known.environment, known.app, known.backups) == (host, "production", "blog", False)
+    assert (known.watcher, known.environment, known.app, host.backups) == (host, "production", "blog", False)
     assert known.stack == ("prometheus", "alertmanager", "grafana", "loki", "blackbox")
 
 
@@ -96,7 +96,23 @@ def test_the_database_of_the_backups_is_watched_on_the_first_server_only() -> No
     known = inventory(environment(ONE, TWO, app=with_database()))
     assert [host.postgres for host in known.hosts] == [Postgres("blog-services-db", "blog", "posts", "DB_PASSWORD"), None]
     assert ["postgres" in host.jobs for host in known.hosts] == [True, False]
-    assert known.backups
+
+
+FILES = {"kind": "sqlite", "path": "/srv/blog/posts.db"}
+
+
+@pytest.mark.parametrize(
+    ("sources", "backed_up"),
+    [
+        ({"main": DATABASE}, [True, False, False]),
+        ({"main": FILES | {"on": "each"}}, [True, True, False]),
+        ({"main": DATABASE, "posts": FILES | {"on": "each"}}, [True, True, False]),
+    ],
+)
+def test_backups_are_expected_where_there_is_anything_to_back_up(sources: dict[str, Any], backed_up: list[bool]) -> None:
+    """A source of the first server only leaves nothing to do on the others; where the app is not, nothing is at all."""
+    known = inventory(environment(ONE, TWO, app={"backup": {"sources": sources}}, monitoring={"host": AWAY}))
+    assert [host.backups for host in known.hosts] == backed_up
 
 
 @pytest.mark.parametrize(

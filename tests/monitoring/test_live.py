@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from monitoring import live
-from monitoring.live import PORTS, Http, Prometheus
+from monitoring.live import PORTS, Http, Prometheus, watching
 from ops.errors import Refused, Unreachable
 from ops.link import Link
-from tests.monitoring.a_stack import Stack, link, stack
+from tests.local_ssh import environment, install_ssh
+from tests.monitoring.a_stack import Stack, link, owned, stack
 
 
 @pytest.fixture
@@ -51,3 +52,29 @@ def test_a_line_that_is_silent_is_not_waited_for_for_ever(line: Link, monkeypatc
         Http(line).ask("GET", PORTS["prometheus"], "/", timeout=0.1)
     assert time.monotonic() - began < 5
     assert (caught.value.exit_code, caught.value.where) == (3, line.name)
+
+
+def test_the_stack_of_the_environment_is_asked(tmp_path: Path, server: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_ssh(tmp_path, monkeypatch)
+    owned(tmp_path, monkeypatch)
+    server.answers["/ready"] = "yes"
+    with watching(environment(tmp_path)) as http:
+        assert http.ask("GET", PORTS["loki"], "/ready") == (200, "yes")
+
+
+@pytest.mark.parametrize(("app", "name"), [("blog", "production"), ("shop", "test")])
+def test_the_stack_of_another_environment_or_app_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, app: str, name: str
+) -> None:
+    install_ssh(tmp_path, monkeypatch)
+    owned(tmp_path, monkeypatch, app, name)
+    with pytest.raises(Refused, match=f"the stack there watches {app} in {name}"), watching(environment(tmp_path)):
+        pytest.fail("it was let in")
+
+
+def test_where_there_is_no_stack_it_says_how_to_have_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_ssh(tmp_path, monkeypatch)
+    monkeypatch.setattr(live, "FOLDER", str(tmp_path))
+    with pytest.raises(Refused, match="test is not watched") as caught, watching(environment(tmp_path)):
+        pytest.fail("there is none")
+    assert caught.value.fix == "inv monitoring.up -e test"

@@ -32,7 +32,7 @@ def ask(tmp_path: Path) -> Iterator[Ask]:
 
     def answer(act: str, umask: int = 0o077, within: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
         places = {"folder": tmp_path / "monitoring", "home": tmp_path, "socket": tmp_path / "engine"}
-        request = {"act": act, **{name: str(path) for name, path in places.items()}, **more}
+        request = {"act": act, "there": [], "bind": [], **{name: str(path) for name, path in places.items()}, **more}
         done = subprocess.run(
             [*within, sys.executable, "-I", "-S", "-c", PROGRAM], input=json.dumps(request) + "\n", text=True, capture_output=True,
             umask=umask, env={"SUDO_UID": str(ME)},
@@ -148,8 +148,7 @@ def test_services_with_changed_files_are_told_until_they_have_read_them(ask: Ask
 def test_that_is_noted_before_anything_changes(ask: Ask, tmp_path: Path) -> None:
     """So a run that dies while it places files leaves them to the next one as well."""
     (tmp_path / "monitoring/a/b").mkdir(parents=True)  # in the way: the program fails there
-    with pytest.raises(AssertionError, match="IsADirectoryError"):
-        place(ask, file("gate/nginx.conf"), file("a/b"))
+    assert place(ask, file("gate/nginx.conf"), file("a/b")) == {"error": f"Is a directory: {tmp_path}/monitoring/a/b.new"}
     (tmp_path / "monitoring/a/b").rmdir()
     assert place(ask, file("gate/nginx.conf", sent=False))["changed"] == ["a", "gate"]
 
@@ -168,6 +167,32 @@ def test_looking_makes_the_folders_that_lack_and_tells_what_files_say(ask: Ask, 
     place(ask, file("a/b", "grün"))
     assert ask("look", read=["a/b"])["files"] == {"a/b": "grün"}
     assert not (tmp_path / "monitoring/owner.json").exists()
+
+
+def test_of_secrets_it_is_told_only_whether_they_are_there(ask: Ask) -> None:
+    place(ask, file("grafana/secrets/password", "hunter2", mode=0o400))
+    found = ask("look", read=[], there=["grafana/secrets/password", "gate/tls/key.pem"])
+    assert found["there"] == ["grafana/secrets/password"]
+    assert "hunter2" not in json.dumps(found)
+
+
+def test_it_is_told_where_something_listens_already_and_what_is_no_address_of_the_server(ask: Ask) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
+        ports = [one.getsockname()[1] for one in (taken, free)]
+        free.close()
+        asked = [("127.0.0.1", ports[0]), ("127.0.0.1", ports[1]), ("192.0.2.1", 0), ("127.0.0.1", 0), ("2001:db8::1", 0)]
+        found = ask("look", read=[], bind=asked)["unbound"]
+    assert found == [f"127.0.0.1:{ports[0]}", "192.0.2.1:0", "2001:db8::1:0"]
+
+
+def test_who_only_looks_is_told_what_differs_and_changes_nothing(ask: Ask, tmp_path: Path) -> None:
+    place(ask, file("gate/nginx.conf"), file("node/old"))
+    ask("read")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    wanted = [file("gate/nginx.conf", sent=False), file("prometheus/prometheus.yml", sent=False), file("node/old", "new")]
+    assert ask("place", files=wanted, only_look=True) == {"missing": ["prometheus/prometheus.yml", "node/old"]}
+    assert ask("place", files=wanted[:1], only_look=True) == {"missing": []}
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 @AS_ROOT

@@ -138,8 +138,20 @@ def test_a_container_of_the_app_is_asked_through_its_servers_gate_and_named_by_i
     assert engines == ["http://gate:8081", "https://[fd00::2]:7814"]
 
 
-@pytest.mark.parametrize("other", [{f"{PREFIX}metrics": ""}, {"__meta_docker_network_name": "bridge"}])
-def test_other_containers_and_other_networks_are_not_asked(other: dict[str, str]) -> None:
+def test_a_container_is_found_on_each_of_its_networks_and_not_on_the_first_only() -> None:
+    """Which is the first is the engine's choice, and only the apps' network is one that the gate can reach it on."""
+    (engine,) = jobs(environment(app=METRICS))["app/203.0.113.10"]["docker_sd_configs"]
+    assert engine["match_first_network"] is False
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {f"{PREFIX}metrics": ""}, {"__meta_docker_network_name": "bridge"}, {f"{PREFIX}app": "shop"}, {f"{PREFIX}app": "blog2"},
+        {f"{PREFIX}app": ""},
+    ],
+)  # fmt: skip
+def test_other_containers_of_other_apps_too_and_other_networks_are_not_asked(other: dict[str, str]) -> None:
     job = jobs(environment(app=METRICS))["app/203.0.113.10"]
     assert relabelled({**FOUND, **other}, job["relabel_configs"]) is None
 
@@ -174,13 +186,14 @@ def test_a_container_is_called_the_same_whichever_its_release(labels: dict[str, 
     assert found.get("container") == container
     assert found.get("name") == labels.get("name")
     assert not [name for name in found if name.startswith("container_label") or name == "image"]
+    assert found["id"] == "/x"  # the whole server's is "/"
 
 
 def test_what_has_to_be_there_is_known_to_the_rules() -> None:
     app = METRICS | with_database() | {"processes": {"worker": {"command": ["work"]}}}
     found = recorded(environment(ONE, TWO, app=app))
     hosts = ("203.0.113.10", "203.0.113.11:2222")
-    assert found["tidegate:expected_backup"] == [("vector(1)", {"host": host, "app": "blog"}) for host in hosts]
+    assert found["tidegate:expected_backup"] == [("vector(1)", {"host": hosts[0], "app": "blog"})]
     assert [labels for _, labels in found["tidegate:expected_container"]] == [
         labels for host in hosts for labels in (
             {"host": host, "container": "blog-web", "app": "blog"}, {"host": host, "container": "blog-worker", "app": "blog"},

@@ -14,7 +14,7 @@ from monitoring.ready import _silent, await_targets, reload
 from ops.errors import Failed, Refused
 from ops.link import Link
 from tests.monitoring.a_stack import Said, Stack, link, stack, target, targets
-from tests.monitoring.watched import HOST, environment
+from tests.monitoring.watched import HOST, ONE, TWO, environment
 
 KNOWN = inventory(environment(HOST, monitoring={"without": ["cadvisor", "loki"]}))
 NAME = "203.0.113.10"
@@ -58,8 +58,18 @@ def test_it_is_waited_until_everything_answers_and_told_how_much_lacks(line: Lin
     server.answers["/api/v1/targets"] = lambda: next(answers)
     said: list[str] = []
     assert await_targets(line, KNOWN, 20, said.append, str) == 3
-    assert said == ["waiting for 2 targets", "waiting for 1 targets"]
+    assert said == ["waiting for 2 targets", "waiting for 1 target"]
     assert set(server.asked) == {"/api/v1/targets?state=active"}
+
+
+def test_of_one_server_only_its_own_targets_are_waited_for(line: Link, server: Stack) -> None:
+    """An upgrade changes one server after the other: another that is ill is no reason to put this one back."""
+    pair = inventory(environment(ONE, TWO, monitoring={"without": ["cadvisor", "loki"]}))
+    other = [target("node", "203.0.113.11:2222", "refused"), target("grafana", "", "refused")]
+    server.answers["/api/v1/targets"] = targets(*ALL, *other)
+    assert await_targets(line, pair, 5, lambda what: None, str, NAME) == 3
+    with pytest.raises(Failed, match=r"203\.0\.113\.11:2222: refused"):
+        await_targets(line, pair, 0.05, lambda what: None, str)
 
 
 def test_what_never_answers_is_named_with_the_reason(line: Link, server: Stack) -> None:

@@ -52,8 +52,8 @@ def test_a_server_says_which_servers_believe_each_other() -> None:
 
 def test_what_the_gate_keeps_out_is_the_apps_network_of_its_server() -> None:
     known = inventory(LEAN)
-    files = {file.path: file.content for file in render(LEAN, known, known.watcher, {}, apps="10.213.0.0/20")}
-    assert "deny 10.213.0.0/20;" in files["gate/nginx.conf"]
+    files = {file.path: file.content for file in render(LEAN, known, known.watcher, {}, apps=("10.213.0.0/20", "fd00:7::/64"))}
+    assert "deny 10.213.0.0/20;\n        deny fd00:7::/64;" in files["gate/nginx.conf"]
 
 
 def test_the_stacks_files_are_on_its_server_only() -> None:

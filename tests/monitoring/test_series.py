@@ -138,16 +138,28 @@ def test_figures_of_deploys_may_be_missing_until_one_of_them_is_there() -> None:
     assert [(one.selector, one.not_yet) for one in after.values()] == [("tidegate_deploy_infoo", False)]
 
 
+SCRAPED = ("up", "job=app")
+
+
+@pytest.mark.parametrize("name", ["http_requests_total", "http_request_duration_seconds_count", "http_requests_fast_total"])
+def test_figures_of_the_app_may_be_missing_only_while_no_container_of_it_is_asked(name: str) -> None:
+    """Another name in [app.metrics] than the app's own is a mistake, and nothing else would tell of it."""
+    assert dead(name)[name].why == "no container of the app was asked for its figures in the last hour"
+    assert dead(name, has=[("up", "job=node")])[name].not_yet
+    found = dead(name, has=[SCRAPED])[name]
+    assert (found.not_yet, found.why) == (False, "there is no such metric")
+
+
 def test_an_answer_that_never_came_may_be_missing_but_not_the_metric_it_is_of() -> None:
     errors = 'http_requests_total{code=~"5.."}'
     assert dead(errors, has=[("http_requests_total", "code=200")])[errors].not_yet
-    others = dead(errors, 'http_requests_total{cod="200"}', has=[("http_requests_total", "code=200")])
+    others = dead(errors, 'http_requests_total{cod="200"}', has=[SCRAPED, ("http_requests_total", "code=200")])
     assert not others['http_requests_total{cod="200"}'].not_yet
 
 
 def test_a_bound_that_the_histogram_of_an_app_does_not_have_is_found() -> None:
     bucket = 'http_request_duration_seconds_bucket{le=~"0.7"}'
-    assert not dead(bucket, has=[("http_request_duration_seconds_bucket", "le=0.5")])[bucket].not_yet
+    assert not dead(bucket, has=[SCRAPED, ("http_request_duration_seconds_bucket", "le=0.5")])[bucket].not_yet
 
 
 def test_what_is_recorded_from_missing_series_follows_them() -> None:

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from monitoring import for_deploy, silences
-from monitoring.alerts import Matcher, Silence, silence
+from monitoring.alerts import OF_A_SWAP, Matcher, Silence, silence
 from monitoring.for_deploy import BUDGET, DeployWatch
 from monitoring.live import PORTS, Http
 from monitoring.silences import add, expire, matchers, one_of
@@ -128,7 +128,7 @@ def test_a_deploy_goes_on_where_the_line_does_not_say_whether_there_is_a_stack(m
     monkeypatch.setattr(for_deploy, "BUDGET", 0.05)
     http = Scripted(dead)
     monkeypatch.setattr(http.link, "send", lambda *_, **__: Future())
-    assert "are not silenced: TimeoutError" in DeployWatch(http).begin("blog", ["web1"], "1")
+    assert "are not silenced: no answer within 0.05 s" in DeployWatch(http).begin("blog", ["web1"], "1")
 
 
 def test_a_deploy_waits_no_longer_for_it_than_its_budget() -> None:
@@ -149,9 +149,26 @@ def test_a_deploy_goes_on_when_the_line_is_lost() -> None:
     assert "the connection was lost" in DeployWatch(Scripted(lost)).begin("blog", ["web1"], "1")
 
 
+def test_the_silence_of_a_deploy_that_was_killed_ends_where_the_next_one_begins_and_no_other_does() -> None:
+    moment = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
+    about = (one_of("app", ["blog"]), one_of("host", ["web1"]), one_of("alertname", OF_A_SWAP))
+    known = [
+        Silence(about, moment, moment + HOUR, "me", "killed", "left", "active"),
+        Silence(about, moment, moment + HOUR, "me", "over", "over", "expired"),
+        Silence(about[1:], moment, moment + HOUR, "me", "somebody's", "wider", "active"),
+    ]
+    listed = [{**one.document(), "id": one.id, "status": {"state": one.state}} for one in known]
+    answers = {"GET": json.dumps(listed), "POST": '{"silenceID": "an-id"}', "DELETE": ""}
+    http = Scripted(lambda method, _: (200, answers[method]))
+    assert "are silent until" in DeployWatch(http).begin("blog", ["deploy@web1"], "1")
+    assert [one for one in http.asked if one.startswith("DELETE")] == ["DELETE /api/v2/silence/left"]
+
+
 def test_a_silence_that_cannot_be_shortened_is_said_to_end_by_itself() -> None:
+    alive = [(200, "[]"), (200, '{"silenceID": "an-id"}')]
+
     def takes_it_and_dies(method: str, timeout: float) -> tuple[int, str]:
-        return (200, '{"silenceID": "an-id"}') if method == "POST" else dead(method, timeout)
+        return alive.pop(0) if alive else dead(method, timeout)
 
     watch = DeployWatch(Scripted(takes_it_and_dies))
     watch.begin("blog", ["web1"], "1")

@@ -11,14 +11,19 @@ from typing import Any
 
 import pytest
 
+from monitoring import status
 from monitoring.alerts import Matcher, Silence
 from monitoring.live import Http, Prometheus
 from monitoring.server import Server
 from monitoring.show import silence_document
 from monitoring.show import silences as show_silences
-from monitoring.status import Container, Status, _alert, _asked, _containers, _silent, show
+from monitoring.status import Container, Status, _alert, _asked, _containers, _silent, look, show
+from ops.config import Environment, Monitoring
+from ops.config_monitoring import Part
 from ops.console import Console
 from ops.link import Link
+from tests.local_ssh import environment as local
+from tests.local_ssh import install_ssh
 from tests.monitoring.a_stack import Stack, link, stack, target, targets
 
 GOOD = Container("one", "prometheus", "prom/prometheus:v3", "Up 3 hours (healthy)", "healthy", ok=True)
@@ -97,18 +102,71 @@ def test_what_cannot_be_asked_is_said_and_the_rest_is_asked_all_the_same(line: L
     server.answers["/api/v1/targets"] = targets(target("node", "one"), target("edge", "one", "no route"))
     server.answers["/api/v1/query"] = (503, '{"status": "error", "error": "overloaded"}')
     unknown: list[str] = []
-    prometheus = Prometheus(Http(line))
-    seen = _asked(unknown, lambda: prometheus.get("/api/v1/targets", state="active")["activeTargets"])
+    http = Http(line)
+    seen = _asked(http, unknown, lambda http: Prometheus(http).get("/api/v1/targets", state="active")["activeTargets"])
     assert list(_silent(seen)) == ["edge of one: no route"]
-    assert _asked(unknown, lambda: prometheus.query("up")) == ()
+    assert _asked(http, unknown, lambda http: Prometheus(http).query("up")) == ()
     assert unknown == ["prometheus refuses the question: 503: overloaded"]
 
 
 def test_where_nothing_listens_it_is_said_of_which_service(line: Link, server: Stack) -> None:
     server.server_close()
     unknown: list[str] = []
-    assert _asked(unknown, lambda: Prometheus(Http(line)).query("up")) == ()
+    assert _asked(Http(line), unknown, lambda http: Prometheus(http).query("up")) == ()
     assert "does not answer: " in unknown[0]
+
+
+@pytest.fixture
+def one(tmp_path: Path, line: Link, server: Stack, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """An environment whose one server answers, with nothing wrong on it but that no alert is there."""
+    found = Listed([listed(name) for name in ("prometheus", "alertmanager", "gate", "node")])
+    found.link = line
+    monkeypatch.setattr(status, "_server", lambda *_: found)
+    server.answers |= {"/api/v1/targets": targets(target("node", "one")), "/api/v2/alerts": "[]", "/api/v2/silences": "[]"}
+    return local(tmp_path).model_copy(update={"monitoring": Monitoring(without=LEAN)})
+
+
+LEAN: tuple[Part, ...] = ("grafana", "loki", "cadvisor", "blackbox", "edge")
+
+
+def vector(*values: float) -> str:
+    result = [{"metric": {}, "value": [0, str(value)]} for value in values]
+    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
+
+
+def test_a_watchdog_that_does_not_arrive_is_told_for_nothing_else_would_be(one: Environment, server: Stack) -> None:
+    server.answers["/api/v1/query"] = vector()
+    (unknown,) = look(one).unknown
+    assert "Watchdog does not reach Alertmanager" in unknown
+    assert not look(one).ok
+    firing = {"labels": {"alertname": "Watchdog"}, "annotations": {}, "startsAt": "2026-11-23T14:00:00Z",
+              "status": {"silencedBy": [], "inhibitedBy": []}}  # fmt: skip
+    server.answers["/api/v2/alerts"] = json.dumps([firing])
+    assert (look(one).unknown, look(one).ok) == ((), True)
+
+
+def test_a_prometheus_that_has_just_started_has_had_no_time_for_it(one: Environment, server: Stack) -> None:
+    server.answers["/api/v1/query"] = vector(100.0)
+    assert (look(one).unknown, look(one).ok) == ((), True)
+    (asked,) = {path for path in server.asked if path.startswith("/api/v1/query")}
+    assert "process_start_time_seconds" in asked
+    assert asked.endswith("+%3C+180")
+
+
+def test_an_alertmanager_that_does_not_answer_is_told_once(one: Environment, server: Stack) -> None:
+    server.answers |= {"/api/v1/query": vector(), "/api/v2/alerts": (500, "broken"), "/api/v2/silences": "[]"}
+    assert look(one).unknown == ("alertmanager refuses the question: 500: broken",)
+
+
+def test_a_server_that_does_not_answer_is_told_and_is_no_reason_to_tell_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_ssh(tmp_path, monkeypatch)("echo 'No route to host' >&2; exit 255")
+    seen = look(local(tmp_path))
+    assert (seen.ok, seen.containers, seen.targets) == (False, (), 0)
+    (unknown,) = seen.unknown
+    assert unknown.startswith("deploy@server.invalid: ")
+    assert "No route to host" in unknown
 
 
 @pytest.mark.parametrize(
@@ -143,7 +201,10 @@ def test_it_is_shown_in_words(state: Status, said: list[str], unsaid: list[str],
     assert [word for word in unsaid if word in shown] == []
 
 
-def test_a_silence_is_shown_with_its_end_and_who_wanted_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_silence_is_shown_with_its_end_and_who_wanted_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     moment = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
     about = (Matcher("alertname", "DiskFull"), Matcher("host", "a|b", pattern=True))
     one = Silence(about, moment, moment, "ann", "disk comes", "0123456789")

@@ -109,7 +109,26 @@ def test_an_environment_may_be_watched_in_another_way(tmp_path: Path) -> None:
             "grafana.certificate",
             "an existing file",
         ),
-        ('host = { address = "h", private = "ten" }', "host.private", "an IP address such as 10.0.0.5"),
+        *(
+            (
+                f'host = {{ address = "h", private = "{one}" }}',
+                "host.private",
+                "an IP address of the server's own, such as 10.0.0.5",
+            )
+            for one in (
+                "ten",
+                "0.0.0.0",
+                "::",
+                "127.0.0.1",
+                "127.8.0.1",
+                "::1",
+                "224.0.0.1",
+                "ff02::1",
+                "fe80::1%eth0",
+                "10.0.0.0/8",
+            )
+        ),
+        ('metrics_keep = "59m"', "metrics_keep", ""),
         ('host = "-oProxyCommand=x"', "host.address", "a host name or an IP address"),
         (
             'object_storage = { bucket = "b", endpoint = "e", access_key = "K", secret_key = "hunter2!" }',
@@ -131,6 +150,11 @@ def test_a_mistake_is_named_with_what_was_expected(tmp_path: Path, text: str, ke
     [
         ('metrics.path = "metrics"', "metrics.path", "a plain path"),
         ('metrics.path = "/"', "metrics.path", "a plain path"),
+        ('metrics.path = "//"', "metrics.path", "a plain path"),
+        ('metrics.path = "///"', "metrics.path", "a plain path"),
+        ('metrics.path = "//metrics"', "metrics.path", "a plain path"),
+        ('metrics.path = "/a/../metrics"', "metrics.path", "a plain path"),
+        ('metrics.path = "/."', "metrics.path", "a plain path"),
         ('metrics.path = "/figures?of=all"', "metrics.path", "a plain path"),
         ('metrics.path = "/%6Detrics"', "metrics.path", "a plain path"),
         ('metrics.path = "/x; }"', "metrics.path", "a plain path"),
