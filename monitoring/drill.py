@@ -17,7 +17,7 @@ from monitoring.alerts import DRILL
 from monitoring.live import Http, Prometheus
 from monitoring.live_alertmanager import Alertmanager, Tally
 from monitoring.silences import server_time
-from ops.errors import Failed, Refused
+from ops.errors import Refused
 
 FILE = "drill.prom"
 METRIC = "tidegate_drill_started_timestamp_seconds"
@@ -72,18 +72,6 @@ class Report:
         for stage in (*self.stages, *self.receivers):
             reached = "never" if stage.seconds is None else f"{stage.seconds:5.1f} s"
             yield f"{reached:>7}  {stage.name}{f': {stage.why}' if stage.why else ''}"
-
-    def require(self, environment: str) -> None:
-        """Raise Failed where it did not arrive everywhere."""
-        missed = [stage for stage in (*self.stages, *self.receivers) if stage.seconds is None]
-        if missed:
-            told = "; ".join(f"{stage.name}: {stage.why}" for stage in missed)
-            raise Failed(
-                "the drill did not arrive everywhere",
-                where=environment,
-                why=told,
-                fix="docs/runbooks/TidegateDrill.md says where to look",
-            )
 
 
 def drill(

@@ -66,15 +66,15 @@ def look(env: Environment) -> Status:
         targets = _asked(http, unknown, lambda http: Prometheus(http).get("/api/v1/targets", state="active")["activeTargets"])
         alerts = _asked(http, unknown, lambda http: Alertmanager(http).alerts())
         silences = _asked(http, unknown, listed)
-        young = bool(_asked(http, [], lambda http: Prometheus(http).query(_YOUNG)))
+        grown = bool(_asked(http, [], lambda http: Prometheus(http).query(_GROWN)))
     told = (f"{', '.join(str(one) for one in silence.matchers)} until {silence.ends:%Y-%m-%d %H:%M} UTC" for silence in silences)
     firing = tuple(map(_alert, alerts))
-    if http and not unknown and not young and all(one["alert"] != WATCHDOG for one in firing):
+    if http and not unknown and grown and all(one["alert"] != WATCHDOG for one in firing):
         unknown.append("Watchdog does not reach Alertmanager, so nothing else would: inv monitoring.drill says where it ends")
     return Status(containers, tuple(_silent(targets)), len(targets), firing, tuple(told), tuple(unknown))
 
 
-_YOUNG = 'time() - process_start_time_seconds{job="prometheus"} < 180'  # no alert has had the time yet
+_GROWN = 'time() - process_start_time_seconds{job="prometheus"} > 180'  # else no alert has had the time yet
 
 
 def _server(work: ExitStack, env: Environment, host: Watched, unknown: list[str]) -> Server | None:

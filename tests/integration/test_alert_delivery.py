@@ -17,7 +17,7 @@ from monitoring.drill import drill
 from monitoring.for_deploy import DeployWatch
 from monitoring.live_alertmanager import Alertmanager
 from ops.config import Monitoring
-from ops.errors import ConfigError, Failed, Refused
+from ops.errors import ConfigError, Refused
 from tests.integration.alerting import RUNBOOKS, Chain, Textfile, chain, settled
 
 pytestmark = pytest.mark.integration
@@ -238,7 +238,6 @@ def test_what_is_muted_is_not_sent(stack: Chain, app: str) -> None:
 def test_a_drill_reaches_everybody_and_leaves_nothing(stack: Chain) -> None:
     report = drill(stack.http, stack.textfile, ["slack", "email", "webhook-pager"], timeout=60, log=stack.log)
     assert report.ok, "\n".join(report.lines())
-    report.require("production")
     assert [stage.name for stage in (*report.stages, *report.receivers)] == [
         "scraped", "firing", "in Alertmanager", "slack", "email", "webhook-pager",
     ]  # fmt: skip
@@ -266,8 +265,6 @@ def test_a_drill_that_does_not_arrive_everywhere_fails_and_says_where_and_why(st
     assert "connect: connection refused" in absent.why
     assert "/broken" not in broken.why  # the path of a webhook is its secret
     assert not stack.textfile.path.exists()
-    with pytest.raises(Failed, match="the drill did not arrive everywhere"):
-        report.require("production")
 
 
 def test_a_drill_that_is_silenced_says_by_which_silence(stack: Chain) -> None:

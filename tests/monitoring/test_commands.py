@@ -118,7 +118,7 @@ def test_without_anybody_to_tell_there_is_no_drill(env: Environment, server: Sta
         drill_of(env, 1.0)
 
 
-def test_a_drill_waits_for_nobody_who_works_on_the_stack_and_touches_nothing(
+def test_a_drill_is_refused_while_somebody_works_on_the_stack_and_asks_nothing(
     env: Environment, server: Stack, tmp_path: Path
 ) -> None:
     other = Link(env, HOST)

@@ -12,7 +12,7 @@ import pytest
 
 from monitoring.certificates import RENEW, VALID, issue
 from monitoring.files import MEMBERS, File
-from monitoring.hosts import Host, _identify, _identity_paths, _password, _subnets
+from monitoring.hosts import Host, _identify, _identity_paths, _password, _ports, _require_free, _subnets
 from monitoring.inventory import Inventory, addresses, inventory
 from monitoring.render import PASSWORD, identity_files
 from monitoring.server import Server
@@ -40,14 +40,17 @@ def placed(known: Inventory, made: datetime = NOW) -> dict[str, dict[str, str]]:
 class Bare(Server):
     """A server with these volumes of the stack, and these networks, that nobody connects to."""
 
-    def __init__(self, volumes: Sequence[str] = (), networks: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(self, volumes: Sequence[str] = (), networks: Sequence[dict[str, Any]] = (), running: Sequence[str] = ()) -> None:
         self.name = "one"
         self.link = SimpleNamespace(environment="production")  # type: ignore[assignment]
-        self._volumes = list(volumes)
+        self._volumes, self._running = list(volumes), running
         self.__dict__["engine"] = SimpleNamespace(networks=lambda names: networks)
 
     def volumes(self, label: str = "") -> list[str]:
         return self._volumes
+
+    def running(self) -> dict[str, str]:
+        return dict.fromkeys(self._running, "id")
 
 
 def looked(known: Inventory, there: dict[str, dict[str, str]]) -> list[Host]:
@@ -190,3 +193,20 @@ def test_a_server_of_the_app_without_its_network_is_refused() -> None:
     with pytest.raises(Refused, match="the network tidegate is missing") as caught:
         _subnets(Host(PAIR.hosts[0], Bare(networks=[network("tidegate-monitoring", "10.9.0.0/16")])))
     assert caught.value.fix == "inv server.bootstrap -e production"
+
+
+def test_where_the_stack_is_to_listen_has_to_be_free_but_for_what_is_the_stacks_already() -> None:
+    first, second = PAIR.hosts
+    pages = [("127.0.0.1", port) for port in (7811, 7812, 7810, 7813)]
+    assert _ports(PAIR, Host(first, Bare())) == [*pages, ("10.0.0.1", 7814)]
+    assert _ports(PAIR, Host(second, Bare())) == [("fd00::2", 7814)]
+    assert _ports(PAIR, Host(first, Bare(running=["prometheus", "gate"]))) == [*pages[1:], ("10.0.0.1", 0)]
+    alone = inventory(environment(ONE, monitoring={"without": ["grafana", "loki"]}))
+    assert _ports(alone, Host(alone.watcher, Bare())) == pages[:2]
+
+
+def test_a_port_that_another_program_has_is_told_before_anything_is_changed() -> None:
+    _require_free(Host(PAIR.hosts[0], Bare()), [])
+    with pytest.raises(Refused, match=r"nothing of the stack can listen on 127\.0\.0\.1:7810") as caught:
+        _require_free(Host(PAIR.hosts[0], Bare()), ["127.0.0.1:7810"])
+    assert "ss -ltnp" in caught.value.fix

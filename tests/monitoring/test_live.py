@@ -11,7 +11,7 @@ import pytest
 
 from monitoring import live
 from monitoring.live import PORTS, Http, Prometheus, watching
-from ops.errors import Refused, Unreachable
+from ops.errors import ConfigError, Refused, Unreachable
 from ops.link import Link
 from tests.local_ssh import environment, install_ssh
 from tests.monitoring.a_stack import Stack, link, owned, stack
@@ -32,6 +32,12 @@ def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
 def test_an_answer_is_passed_on_with_its_status(line: Link, server: Stack) -> None:
     server.answers["/ready"] = (503, "not yet")
     assert Http(line).ask("GET", PORTS["loki"], "/ready") == (503, "not yet")
+
+
+def test_a_question_that_has_a_mistake_is_the_mistake_of_whoever_asks(line: Link, server: Stack) -> None:
+    server.answers["/api/v1/query"] = (400, '{"status": "error", "error": "parse error"}')
+    with pytest.raises(ConfigError, match="400: parse error"):
+        Prometheus(Http(line)).query("up{")
 
 
 def test_where_nothing_listens_it_says_which_service_and_what_to_do(

@@ -15,6 +15,7 @@ from monitoring.opening import opened
 from ops.errors import ConfigError, Refused, Unreachable
 from tests.local_ssh import until
 from tests.monitoring.a_stack import Stack, stack
+from tests.monitoring.watched import environment
 from tests.shell_server import ShellServer
 
 
@@ -84,6 +85,12 @@ def test_what_has_no_page_is_refused_with_those_that_have(server: ShellServer) -
     with pytest.raises(ConfigError, match="no page of 'node'") as caught, opened(server.environment, "node"):
         pass
     assert "grafana, prometheus, alertmanager, loki" in caught.value.why
+
+
+def test_a_page_that_is_left_out_is_refused_before_anything_is_connected() -> None:
+    env = environment(monitoring={"without": ["loki"]})
+    with pytest.raises(ConfigError, match="loki is left out"), opened(env, "loki"):
+        pytest.fail("there is none")
 
 
 def test_a_port_that_is_taken_here_is_told_before_anything_is_connected(server: ShellServer, pages: Stack) -> None:

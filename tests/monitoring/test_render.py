@@ -13,9 +13,10 @@ import yaml
 from monitoring.certificates import issue
 from monitoring.files import MEMBERS, OWNER, File
 from monitoring.inventory import inventory
-from monitoring.render import identity_files, render, secret_names, tls_services
+from monitoring.render import identity_files, render, require_urls, secret_names, tls_services
 from monitoring.stack import OWNERS
 from ops.config import Environment
+from ops.errors import ConfigError
 from ops.secret import Secret
 from tests.monitoring.watched import AWAY, ONE, TWO, environment, with_database
 
@@ -154,3 +155,20 @@ def boards(env: Environment) -> str:
 def test_dashboards_show_what_there_is_and_nothing_else(figure: str, lacking: Environment) -> None:
     assert re.search(figure, boards(EVERYTHING))
     assert not re.search(figure, boards(lacking))
+
+
+URLS = environment(
+    monitoring={"slack": {"webhook": "HOOK"}, "heartbeat": "BEAT", "webhooks": {"pager": {"url": "PAGER"}}}
+).monitoring
+GOOD = {name: Secret(f"https://hooks.example.com/{name}\n") for name in ("HOOK", "BEAT", "PAGER")}
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
+@pytest.mark.parametrize(
+    "text", ["hunter2", "", "hooks.example.com/hunter2", "https:///hunter2", "ftp://hooks.example.com/hunter2"]
+)
+def test_a_secret_that_is_no_url_is_refused_without_being_shown(name: str, text: str) -> None:
+    require_urls(URLS, GOOD)
+    with pytest.raises(ConfigError, match=f"the secret {name} is not a URL") as caught:
+        require_urls(URLS, {**GOOD, name: Secret(text)})
+    assert "hunter2" not in str(caught.value)

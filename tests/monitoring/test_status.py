@@ -135,7 +135,7 @@ def vector(*values: float) -> str:
 
 
 def test_a_watchdog_that_does_not_arrive_is_told_for_nothing_else_would_be(one: Environment, server: Stack) -> None:
-    server.answers["/api/v1/query"] = vector()
+    server.answers["/api/v1/query"] = vector(400.0)
     (unknown,) = look(one).unknown
     assert "Watchdog does not reach Alertmanager" in unknown
     assert not look(one).ok
@@ -146,11 +146,11 @@ def test_a_watchdog_that_does_not_arrive_is_told_for_nothing_else_would_be(one: 
 
 
 def test_a_prometheus_that_has_just_started_has_had_no_time_for_it(one: Environment, server: Stack) -> None:
-    server.answers["/api/v1/query"] = vector(100.0)
+    server.answers["/api/v1/query"] = vector()  # of 15 s: it has not even scraped itself
     assert (look(one).unknown, look(one).ok) == ((), True)
     (asked,) = {path for path in server.asked if path.startswith("/api/v1/query")}
     assert "process_start_time_seconds" in asked
-    assert asked.endswith("+%3C+180")
+    assert asked.endswith("+%3E+180")
 
 
 def test_an_alertmanager_that_does_not_answer_is_told_once(one: Environment, server: Stack) -> None:

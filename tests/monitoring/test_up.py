@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -108,6 +109,19 @@ def test_an_upgrade_that_never_finished_stands_in_the_way() -> None:
         _require_no_upgrade(host())
     assert "--put-back" in caught.value.fix
     _require_no_upgrade(Host(KNOWN.watcher, Bare(note=None)))
+
+
+def test_so_the_stack_is_not_taken_down_but_with_all_it_collected(
+    told: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = [host()]
+    monkeypatch.setattr(up, "at_work", lambda *_: nullcontext(hosts))
+    monkeypatch.setattr(up, "publish", lambda *_: None)
+    with pytest.raises(Refused, match="never finished"):
+        up.down(ENV, quiet)
+    assert told == []
+    assert up.down(ENV, quiet, volumes=True) == []
+    assert up.down(ENV, quiet) == []
 
 
 def test_taken_down_with_all_it_collected_nothing_is_left_of_an_upgrade_that_never_finished(told: list[tuple[str, ...]]) -> None:

@@ -100,6 +100,10 @@ def test_an_environment_may_be_watched_in_another_way(tmp_path: Path) -> None:
         ('slack = { webhook = "S", severities = ["info", "info"] }', "slack.severities", "twice: info"),
         ('email = { server = "smtp.example.com", sender = "a@b", to = ["c@d"] }', "email.server", "with its port"),
         ('email = { server = "smtp.example.com:25", sender = "a@b", to = [] }', "email.to", "at least 1"),
+        *(
+            (f'email = {{ server = "smtp.example.com:25", sender = "{one}", to = ["c@d"] }}', "email.sender", "a mail address")
+            for one in ("oncall", "On Call <a@b>", "a@b, c@d", "a@b@c", "@b", "a@")
+        ),
         ('webhooks.Pager.url = "P"', "webhooks.Pager", "a name of at most"),
         ('runbooks = "https://ann:hunter2@example.com"', "runbooks", "without user and password"),
         ('remote_write.url = "metrics.example.com"', "remote_write.url", "a URL such as"),
