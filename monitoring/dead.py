@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from monitoring.files import File
 from monitoring.series import LOG_RULES, RULES, Reading, Selector, askable, readings, rules_of, selectors
-from ops.errors import Failed
+from ops.errors import ConfigError, Failed, TidegateError
 
 _AT_ONCE = 40  # expressions or selectors in one question
 _FAR_BACK = "last_over_time({}[1h])"
@@ -82,7 +82,7 @@ class Asked(Protocol):
     """A service with a JSON API."""
 
     def get(self, path: str, **parameters: Any) -> Any:
-        """Return the answer's data. Raises Failed where the service refuses the question."""
+        """Return the answer's data. Raises ConfigError or Failed where the service refuses the question."""
 
 
 class Prometheus(Asked, Protocol):
@@ -116,7 +116,7 @@ def dead_series(prometheus: Prometheus, files: Sequence[File]) -> list[Dead]:
     uses: dict[Selector, list[tuple[Reading, bool]]] = {}
     broken = []
     for reading, tree in _parsed(prometheus, list(readings(files))):
-        if isinstance(tree, Failed):
+        if isinstance(tree, TidegateError):
             broken.append(Dead(reading.expression, (reading.where,), "", tree.why))
             continue
         for selector, optional in selectors(tree):
@@ -144,7 +144,7 @@ def _faults(running: Mapping[str, Any], files: Sequence[File]) -> list[Fault]:
     return absent + [Fault(rule["name"], rule.get("lastError", "")) for rule in known if rule.get("health") == "err"]
 
 
-Parsed = Iterator[tuple[Reading, Mapping[str, Any] | Failed]]
+Parsed = Iterator[tuple[Reading, Mapping[str, Any] | TidegateError]]
 
 
 def _parsed(prometheus: Prometheus, asked: Sequence[Reading]) -> Parsed:
@@ -158,7 +158,7 @@ def _parsed_at_once(prometheus: Prometheus, some: Sequence[Reading]) -> Parsed:
     together = " or ".join(f"({askable(reading.expression)}\n)" for reading in some)
     try:
         tree = prometheus.get("/api/v1/parse_query", query=together)
-    except Failed as error:
+    except (ConfigError, Failed) as error:
         if len(some) == 1:
             yield some[0], error
         else:

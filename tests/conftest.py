@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has one, and tables would be folded to it
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # read when it is imported; its image needs a registry
 
 

@@ -140,8 +140,7 @@ class App:
 
     def environment(self, **extra: str) -> dict[str, str]:
         """Return the variables to run a command with."""
-        # COLUMNS: a worker of pytest-xdist has one, and tables would be folded
-        mine = {key: value for key, value in os.environ.items() if key not in ("PYTHONDONTWRITEBYTECODE", "COLUMNS")}
+        mine = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         return {**mine, "TIDEGATE_CONFIG": str(self.config), "PYTHONUNBUFFERED": "1", **extra}
 
     def start(self, *words: str, **extra: str) -> subprocess.Popen[str]:

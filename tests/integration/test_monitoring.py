@@ -101,15 +101,15 @@ def test_both_servers_are_watched_and_nothing_is_open_to_others(watched: App, up
     assert {"prometheus", "alertmanager", "blackbox", "gate", "node", "edge-exporter"} <= set(first)
     assert "prometheus" not in second
     assert {"gate", "node", "edge-exporter"} <= set(second)
-    known = {(one["metric"]["job"], one["metric"]["host"]) for one in ask(watched, 'up{job=~"node|edge|app"} == 1')}
-    assert len(known) == 6
+    each = f'up{{job=~"node|edge|app",app=~"|{watched.name}"}} == 1'
+    wait_until(lambda: len({(one["metric"]["job"], one["metric"]["host"]) for one in ask(watched, each)}) == 6, "not scraped", 60)
     for server, address in zip(watched.servers, private(watched.root), strict=True):
         opened = {one for one in listening(server) if not re.match(r"127\.|.*:(22|80|443)$", one)}
         assert opened == {f"{address}:{GATE_PORT}"}
 
 
 def test_every_rule_has_its_series_and_the_programs_take_their_files(watched: App, up: dict[str, Any]) -> None:
-    wait_until(lambda: ask(watched, "app:http_requests:rate5m"), "no request rate", 60)
+    wait_until(lambda: ask(watched, "app:http_requests_slow:ratio1h"), "no ratio of slow requests", 90)
     checked = watched.inv("monitoring.check", "--json")
     assert checked.document["ok"], checked.said
 
@@ -153,8 +153,12 @@ def test_a_deploy_is_silent_for_its_containers_only_and_its_swap_shows(watched: 
     other = ({"blue", "green"} - slots).pop()
     wait_until(lambda: len(ask(watched, f'up{{job="app",slot="{other}"}} == 1')) == 2, "the new slot is not scraped", 60)
     release = done.document["release"]
-    wait_until(lambda: len(ask(watched, f'tidegate_deploy_info{{release="{release}"}}')) == 2, "no figures of the deploy", 60)
-    assert len(ask(watched, "tidegate_deploy_success == 1")) == 2
+    wait_until(
+        lambda: len(ask(watched, f'tidegate_deploy_info{{app="{watched.name}",release="{release}"}}')) == 2,
+        "no figures of the deploy",
+        60,
+    )
+    assert len(ask(watched, f'tidegate_deploy_success{{app="{watched.name}"}} == 1')) == 2
 
 
 def test_who_has_no_certificate_of_ours_gets_nothing_of_the_gate(watched: App, up: dict[str, Any]) -> None:
