@@ -158,7 +158,8 @@ def test_a_deploy_is_silent_for_its_containers_only_and_its_swap_shows(watched: 
         "no figures of the deploy",
         60,
     )
-    assert len(ask(watched, f'tidegate_deploy_success{{app="{watched.name}"}} == 1')) == 2
+    good = f'tidegate_deploy_success{{app="{watched.name}"}} == 1'
+    wait_until(lambda: len(ask(watched, good)) == 2, "the deploy does not count as a good one", 60)
 
 
 def test_who_has_no_certificate_of_ours_gets_nothing_of_the_gate(watched: App, up: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from monitoring.dead import RARE, Dead, Rare, _parsed, dead_series
 from monitoring.files import File
 from monitoring.prometheus import RULES as RULE_FILES
 from monitoring.series import Selector, askable, readings, rules_of, selectors
-from ops.errors import ConfigError, Failed
+from ops.errors import ConfigError, Failed, TidegateError
 
 RULES = "prometheus/rules/a.yml"
 
@@ -183,7 +183,7 @@ def test_a_hundred_expressions_are_asked_in_few_questions_and_none_is_mixed_up()
     parsed = list(_parsed(told, asked))
     assert len(told.questions) == 3
     for reading, tree in parsed:
-        assert not isinstance(tree, Failed)
+        assert not isinstance(tree, TidegateError)
         assert [selector.name for selector, _ in selectors(tree)] == [reading.expression]
 
 
