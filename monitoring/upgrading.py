@@ -134,7 +134,8 @@ def _forward(stacks: Sequence[HostStack], lock: Lock, agree: Agree, say: Say) ->
 
     if not upgrade(stacks, lock, agreed, say):
         return "declined"
-    images.write(lock)
+    if lock != images.load():
+        images.write(lock)
     return "upgraded" if asked else "unchanged"
 
 
