@@ -15,8 +15,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent
 REQUIREMENTS = ROOT / "requirements"
-GROUPS = ("lint", "types", "tests", "dev")
-APPLICATION = ("runtime", "types", "tests", "dev")  # these locks hold what Tidegate itself imports, too
+GROUPS = ("lint", "node", "types", "tests", "audit", "release", "dev")
+APPLICATION = ("runtime", "types", "tests", "audit", "dev")  # these locks hold what Tidegate itself imports, too
 COMPILE = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version=3.11", "--no-header",
            "--no-emit-index-url", "--annotation-style=line", "--custom-compile-command=nox -s lock")  # fmt: skip
 # After Ctrl-C a deploy undoes itself and servers are removed, which nox would cut short after half a second.
@@ -134,7 +134,9 @@ def lock(session: nox.Session) -> None:
     session.install("uv>=0.8")
     project = ("pyproject.toml",)
     _compile(session, "dev", *project, "--group=dev", *session.posargs)
-    for name in ("runtime", "lint", "types", "tests"):
+    for name in ("runtime", *GROUPS):
+        if name == "dev":
+            continue
         sources = project if name in APPLICATION else ()
         groups = () if name == "runtime" else (f"--group={name}",)
         _compile(session, name, *sources, *groups, "--constraints=requirements/dev.txt", "--no-annotate", *session.posargs)
