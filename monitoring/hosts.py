@@ -46,6 +46,7 @@ class Host:
     compose: Compose | None = None  # at work there
     ground: Ground = field(default_factory=Ground)
     journal: bool = False
+    taken: Sequence[str] = ()  # where the stack is to listen and cannot
     apps: tuple[str, ...] = ()  # the subnets of the apps' network
 
     def wanted(self, env: Environment, known: Inventory) -> Wanted:
@@ -97,9 +98,8 @@ def look(host: Host, known: Inventory) -> None:
     """Read what is there already; another environment's stack is left alone. Raises Refused."""
     keys = _identity_paths(known, host, "key")
     seen = host.server.look([OWNER, MEMBERS, *_identity_paths(known, host, "ca", "cert")], [PASSWORD, *keys], _ports(known, host))
-    _require_free(host, seen["unbound"])
-    host.found, host.there, host.journal = seen["files"], seen["there"], seen["journal"]
-    host.ground, host.apps = Ground(seen["engine_group"], seen["propagation"]), _subnets(host)
+    host.found, host.there, host.journal, host.taken = seen["files"], seen["there"], seen["journal"], seen["unbound"]
+    host.ground = Ground(seen["engine_group"], seen["propagation"])
     owner = json.loads(host.found[OWNER] or "{}")
     if owner and owner != {"app": known.app, "environment": known.environment}:
         raise Refused(
@@ -121,16 +121,21 @@ def _ports(known: Inventory, host: Host) -> list[tuple[str, int]]:
     return [*wanted, *([(private, 0 if "gate" in running else GATE_PORT)] if private and len(known.hosts) > 1 else [])]
 
 
-def _require_free(host: Host, taken: Sequence[str]) -> None:
-    if taken:
-        raise Refused(f"nothing of the stack can listen on {', '.join(taken)}", where=host.server.name,
+def _require_free(host: Host) -> None:
+    if host.taken:
+        raise Refused(f"nothing of the stack can listen on {', '.join(host.taken)}", where=host.server.name,
                       why="another program has the port, or the address is not the server's own",
                       fix="there: ss -ltnp, ip address; private in ops.toml is what the server itself is called among the others")  # fmt: skip
 
 
 def decide(env: Environment, known: Inventory, hosts: Sequence[Host], secrets: Mapping[str, Secret]) -> Secret | None:
-    """Decide on every server's files and images, and on what stays as it is; returns Grafana's password where it is a new one."""
+    """Decide on every server's files and images, and on what stays as it is; returns Grafana's password where it is a new one.
+
+    Raises Refused where the stack could not listen, or the apps' network is missing.
+    """
     for host in hosts:
+        _require_free(host)
+        host.apps = _subnets(host)
         host.files = render(env, known, host.watched, secrets, journal=host.journal, apps=host.apps)
         _choose_images(host, services(known, host.watched))
     if len(hosts) > 1:

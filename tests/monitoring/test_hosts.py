@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 
 from monitoring.certificates import RENEW, VALID, issue
 from monitoring.files import MEMBERS, File
-from monitoring.hosts import Host, _identify, _identity_paths, _password, _ports, _require_free, _subnets
+from monitoring.hosts import Host, _identify, _identity_paths, _password, _ports, _require_free, _subnets, look
 from monitoring.inventory import Inventory, addresses, inventory
 from monitoring.render import PASSWORD, identity_files
 from monitoring.server import Server
@@ -51,6 +51,10 @@ class Bare(Server):
 
     def running(self) -> dict[str, str]:
         return dict.fromkeys(self._running, "id")
+
+    def look(self, paths: Sequence[str], there: Sequence[str] = (), bind: Sequence[tuple[str, int]] = ()) -> Mapping[str, Any]:
+        found = {"files": dict.fromkeys(paths), "there": [], "journal": False, "engine_group": 1, "propagation": "private"}
+        return {**found, "unbound": [f"{address}:{port}" for address, port in bind]}
 
 
 def looked(known: Inventory, there: dict[str, dict[str, str]]) -> list[Host]:
@@ -206,7 +210,10 @@ def test_where_the_stack_is_to_listen_has_to_be_free_but_for_what_is_the_stacks_
 
 
 def test_a_port_that_another_program_has_is_told_before_anything_is_changed() -> None:
-    _require_free(Host(PAIR.hosts[0], Bare()), [])
+    host = Host(PAIR.hosts[0], Bare())
+    look(host, PAIR)  # as `down` does, which needs no port and no network
+    assert "127.0.0.1:7810" in host.taken
+    _require_free(Host(PAIR.hosts[0], Bare()))
     with pytest.raises(Refused, match=r"nothing of the stack can listen on 127\.0\.0\.1:7810") as caught:
-        _require_free(Host(PAIR.hosts[0], Bare()), ["127.0.0.1:7810"])
+        _require_free(Host(PAIR.hosts[0], Bare(), taken=["127.0.0.1:7810"]))
     assert "ss -ltnp" in caught.value.fix
