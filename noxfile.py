@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ GROUPS = ("lint", "node", "types", "tests", "audit", "release", "dev")
 APPLICATION = ("runtime", "types", "tests", "audit", "dev")  # these locks hold what Tidegate itself imports, too
 COMPILE = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version=3.11", "--no-header",
            "--no-emit-index-url", "--annotation-style=line", "--custom-compile-command=nox -s lock")  # fmt: skip
+PYTHONS = nox.project.python_versions(load_toml(ROOT / "pyproject.toml"), max_version="3.14")
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+MEASURED = (f"tests-{HERE}" if HERE in PYTHONS else f"tests-{PYTHONS[-1]}", "integration")
+DATA = Path(".coverage-data")  # a folder per session that was measured
 # After Ctrl-C a deploy undoes itself and servers are removed, which nox would cut short after half a second.
 PATIENCE: dict[str, Any] = {"interrupt_timeout": 60.0, "terminate_timeout": 60.0}
 WORKERS = ("-n", "2", "--dist", "loadfile")  # most of the time is spent waiting; what a file's tests share stays in one
@@ -43,7 +48,7 @@ except TidegateError as error:
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "never" if os.environ.get("CI") else "yes"
-nox.options.sessions = ["lint", "types", "tests", "integration", "demo"]
+nox.options.error_on_missing_interpreters = False  # the others are skipped, which nox says; CI's matrix asks for each
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # tests sweep by label; its image needs a registry
 
@@ -51,9 +56,9 @@ if sys.version_info < (3, 11):  # noqa: UP036  # nox starts with the Python that
     sys.exit(f"Tidegate needs Python 3.11 or newer, and nox runs on {sys.version.split()[0]}: install nox with a newer Python")
 
 
-@nox.session
+@nox.session(tags=["ci"])
 def lint(session: nox.Session) -> None:
-    """Check style, spelling, layering, Dockerfiles, shell scripts and locks; arguments go to `ruff check` (--fix)."""
+    """Check style, spelling, layering, Dockerfiles, nginx, shell, YAML, workflows and locks; arguments go to `ruff check` (--fix)."""
     _install(session, "lint")
     if problems := _lock_problems():
         session.error("requirements/ does not fit pyproject.toml, `nox -s lock` remakes it: " + "; ".join(problems))
@@ -63,29 +68,65 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-cache")
     session.run("hadolint", *_files("docker/**/Dockerfile", "tests/**/Dockerfile"))
     session.run("shellcheck", *_files(".ci/run", "docker/**/*.sh", "tests/**/*.sh"))
+    session.run("gixy", *_files("docker/**/*.conf"))
+    session.run("yamllint", "--strict", ".")
+    session.run("zizmor", "--offline", "--persona=pedantic", "--no-progress", ".github")
 
 
-@nox.session
+@nox.session(tags=["ci"])
 def types(session: nox.Session) -> None:
     """Check types, strictly; arguments go to mypy."""
     _install(session, "types")
     session.run("mypy", *session.posargs)
 
 
-@nox.session
+@nox.session(python=PYTHONS, tags=["ci"])
 def tests(session: nox.Session) -> None:
-    """Run the tests that need no engine; arguments go to pytest."""
+    """Run the tests that need no engine, on each Python that is present; arguments go to pytest."""
     _install(session, "tests")
     session.run("python", "-c", TOOLS)
-    session.run("pytest", *WORKERS, "-m", "not integration and not slow", *session.posargs)
+    _measure(session, "-m", "not integration and not slow", "--ignore=tests/docs")
 
 
-@nox.session
+@nox.session(tags=["ci"])
+def docs(session: nox.Session) -> None:
+    """Check every command, code block, link and example in the documents and docstrings; arguments go to pytest."""
+    _install(session, "tests")
+    session.run("pytest", "-m", "not integration and not slow", "tests/docs", *session.posargs)
+
+
+@nox.session(tags=["ci"])
 def integration(session: nox.Session) -> None:
     """Run the tests on real servers, for which a Docker engine is made ready; arguments go to pytest."""
     _install(session, "tests")
     session.run("python", "-c", ENGINE)
-    session.run("pytest", *WORKERS, "-m", "integration and not slow", *session.posargs, **PATIENCE)
+    _measure(session, "-m", "integration and not slow", **PATIENCE)
+
+
+@nox.session(tags=["ci"], requires=[] if "TIDEGATE_COVERAGE_DATA" in os.environ else MEASURED)
+def coverage(session: nox.Session) -> None:
+    """Say how much of our packages the tests run, by line and branch; fails under a floor that only rises.
+
+    The data of the sessions that were measured is taken from .coverage-data/; with TIDEGATE_COVERAGE_DATA set, as where CI
+    brings it there from other machines, those sessions are not run first.
+    """
+    _install(session, "tests")
+    if lowered := _lowered_floor(session):
+        session.error(lowered)
+    measured = sorted(folder for folder in DATA.glob("*") if any(folder.iterdir()))
+    if "integration" not in {folder.name for folder in measured} or len(measured) < len(MEASURED):
+        session.error(
+            f"{DATA}/ holds {', '.join(folder.name for folder in measured) or 'nothing'}: run nox -s {' '.join(MEASURED)}"
+        )
+    for folder in measured:
+        session.run("coverage", "combine", "--quiet", "--keep", f"--data-file=.coverage.{folder.name}", str(folder))
+    session.run("coverage", "combine", "--quiet", "--keep", *(f".coverage.{folder.name}" for folder in measured))
+    session.log("integration alone covers, in %:")
+    session.run("coverage", "report", "--format=total", "--fail-under=0", "--data-file=.coverage.integration")
+    session.run("coverage", "html", "--quiet", "--fail-under=0")
+    session.run("coverage", "xml", "--quiet", "--fail-under=0")
+    _summarise(session)
+    session.run("coverage", "report", "--precision=2")
 
 
 @nox.session(default=False)
@@ -97,7 +138,7 @@ def chaos(session: nox.Session) -> None:
     session.run("pytest", "-m", "slow", *session.posargs, **PATIENCE)
 
 
-@nox.session
+@nox.session(tags=["ci"])
 def demo(session: nox.Session) -> None:
     """Show the main job: servers start, versions are swapped under load, one fails, one is rolled back."""
     _install(session, "runtime")
@@ -145,6 +186,32 @@ def lock(session: nox.Session) -> None:
 def _install(session: nox.Session, name: str) -> None:
     """Install exactly what a lock holds, by uv or by pip."""
     session.install("--require-hashes", "-r", f"requirements/{name}.txt")
+
+
+def _measure(session: nox.Session, *arguments: str, **options: Any) -> None:
+    """Run pytest and keep, below the session's name, which lines and branches it ran, in programs that it starts too."""
+    folder = DATA / session.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    data = f"--data-file={folder.resolve() / 'run'}"
+    session.run("coverage", "run", data, "-m", "pytest", *WORKERS, *arguments, *session.posargs, **options)
+
+
+def _lowered_floor(session: nox.Session) -> str:
+    """Compare the floor of coverage with all that were committed before; says what is wrong."""
+    floors = [float(found) for found in re.findall(r"^\+fail_under = ([\d.]+)", str(
+        session.run("git", "log", "-p", "--format=", "--", "pyproject.toml", external=True, silent=True)), re.MULTILINE)]  # fmt: skip
+    now = float(load_toml(ROOT / "pyproject.toml")["tool"]["coverage"]["report"]["fail_under"])
+    highest = max(floors, default=now)
+    return f"the floor of coverage only rises: fail_under is {now:g} and was {highest:g}" if now < highest else ""
+
+
+def _summarise(session: nox.Session) -> None:
+    """Show the table on the page of a job, where there is one."""
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        table = session.run("coverage", "report", "--format=markdown", "--fail-under=0", silent=True)
+        with Path(page).open("a") as file:
+            file.write(f"## Coverage\n\n{table}\n")
 
 
 def _compile(session: nox.Session, name: str, *arguments: str) -> None:
