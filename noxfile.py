@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent
 REQUIREMENTS = ROOT / "requirements"
-GROUPS = ("lint", "node", "types", "tests", "audit", "release", "dev")
-APPLICATION = ("runtime", "types", "tests", "audit", "dev")  # these locks hold what Tidegate itself imports, too
+GROUPS = ("nox", "lint", "node", "types", "tests", "audit", "demo", "release", "dev")
+APPLICATION = ("runtime", "types", "tests", "audit", "demo", "dev")  # these locks hold what Tidegate itself imports, too
 COMPILE = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version=3.11", "--no-header",
            "--no-emit-index-url", "--annotation-style=line", "--custom-compile-command=nox -s lock")  # fmt: skip
 PYTHONS = nox.project.python_versions(load_toml(ROOT / "pyproject.toml"), max_version="3.14")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-MEASURED = (f"tests-{HERE}" if HERE in PYTHONS else f"tests-{PYTHONS[-1]}", "integration")
+MEASURED = (f"tests-{HERE}" if HERE in PYTHONS else f"tests-{PYTHONS[-1]}", "integration", "demo")
 DATA = Path(".coverage-data")  # a folder per session that was measured
 # After Ctrl-C a deploy undoes itself and servers are removed, which nox would cut short after half a second.
 PATIENCE: dict[str, Any] = {"interrupt_timeout": 60.0, "terminate_timeout": 60.0}
@@ -85,13 +86,14 @@ def tests(session: nox.Session) -> None:
     """Run the tests that need no engine, on each Python that is present; arguments go to pytest."""
     _install(session, "tests")
     session.run("python", "-c", TOOLS)
-    _measure(session, "-m", "not integration and not slow", "--ignore=tests/docs")
+    _pytest(session, "-m", "not integration and not slow", "--ignore=tests/docs")
 
 
 @nox.session(tags=["ci"])
 def docs(session: nox.Session) -> None:
     """Check every command, code block, link and example in the documents and docstrings; arguments go to pytest."""
     _install(session, "tests")
+    _install(session, "lint")  # shellcheck judges commands in documents
     session.run("pytest", "-m", "not integration and not slow", "tests/docs", *session.posargs)
 
 
@@ -100,7 +102,14 @@ def integration(session: nox.Session) -> None:
     """Run the tests on real servers, for which a Docker engine is made ready; arguments go to pytest."""
     _install(session, "tests")
     session.run("python", "-c", ENGINE)
-    _measure(session, "-m", "integration and not slow", **PATIENCE)
+    _pytest(session, "-m", "integration and not slow", **PATIENCE)
+
+
+@nox.session(tags=["ci"])
+def demo(session: nox.Session) -> None:
+    """Show the main job: servers start, versions are swapped under load, one fails, one is rolled back."""
+    _install(session, "demo")
+    session.run(*_measured(session), "-m", "deploy.demo", *session.posargs, **PATIENCE)
 
 
 @nox.session(tags=["ci"], requires=[] if "TIDEGATE_COVERAGE_DATA" in os.environ else MEASURED)
@@ -113,14 +122,11 @@ def coverage(session: nox.Session) -> None:
     _install(session, "tests")
     if lowered := _lowered_floor(session):
         session.error(lowered)
-    measured = sorted(folder for folder in DATA.glob("*") if any(folder.iterdir()))
-    if "integration" not in {folder.name for folder in measured} or len(measured) < len(MEASURED):
-        session.error(
-            f"{DATA}/ holds {', '.join(folder.name for folder in measured) or 'nothing'}: run nox -s {' '.join(MEASURED)}"
-        )
-    for folder in measured:
-        session.run("coverage", "combine", "--quiet", "--keep", f"--data-file=.coverage.{folder.name}", str(folder))
-    session.run("coverage", "combine", "--quiet", "--keep", *(f".coverage.{folder.name}" for folder in measured))
+    found = {folder.name: sorted(map(str, folder.glob("run.*"))) for folder in DATA.glob("*")}
+    if lacking := [name for name in MEASURED if not found.get(name)]:
+        session.error(f"{DATA}/ lacks what {' and '.join(lacking)} ran: nox -s {' '.join(lacking)}")
+    _combine(session, ".coverage.integration", found["integration"])
+    _combine(session, ".coverage", [file for files in found.values() for file in files])
     session.log("integration alone covers, in %:")
     session.run("coverage", "report", "--format=total", "--fail-under=0", "--data-file=.coverage.integration")
     session.run("coverage", "html", "--quiet", "--fail-under=0")
@@ -130,19 +136,19 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Look for known vulnerabilities in the locks of Tidegate and the example; needs the network, or `-- --offline DIR`."""
+    _install(session, "audit")
+    session.run("python", "-m", "deploy.audit", ".", "example", *session.posargs)
+
+
+@nox.session(default=False)
 def chaos(session: nox.Session) -> None:
     """Run what takes long: more faults, on real servers and second stores; arguments go to pytest."""
     _install(session, "tests")
     session.run("python", "-c", TOOLS)
     session.run("python", "-c", ENGINE)
     session.run("pytest", "-m", "slow", *session.posargs, **PATIENCE)
-
-
-@nox.session(tags=["ci"])
-def demo(session: nox.Session) -> None:
-    """Show the main job: servers start, versions are swapped under load, one fails, one is rolled back."""
-    _install(session, "runtime")
-    session.run("python", "-m", "deploy.demo", *session.posargs, **PATIENCE)
 
 
 @nox.session(default=False)
@@ -170,6 +176,16 @@ def bench_monitoring(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def release(session: nox.Session) -> None:
+    """Make a release's files and do the main job with them; `-- --draft` needs no tag, `-- --notes VERSION` writes CHANGELOG.md."""
+    _install(session, "tests")
+    session.run("python", "-m", "ops.releasing", *session.posargs)
+    if "--notes" not in session.posargs:
+        session.run("python", "-c", ENGINE)
+        session.run("pytest", "-m", "slow", "tests/release", **PATIENCE)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Remake requirements/ from pyproject.toml; arguments go to uv (--upgrade)."""
     session.install("uv>=0.8")
@@ -188,13 +204,20 @@ def _install(session: nox.Session, name: str) -> None:
     session.install("--require-hashes", "-r", f"requirements/{name}.txt")
 
 
-def _measure(session: nox.Session, *arguments: str, **options: Any) -> None:
-    """Run pytest and keep, below the session's name, which lines and branches it ran, in programs that it starts too."""
+def _pytest(session: nox.Session, *arguments: str, **options: Any) -> None:
+    session.run(*_measured(session), "-m", "pytest", *WORKERS, *arguments, *session.posargs, **options)
+
+
+def _measured(session: nox.Session) -> tuple[str, ...]:
+    """Return a Python that keeps, in a folder of the session, which lines and branches ran, in programs that it starts too."""
     folder = DATA / session.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    data = f"--data-file={folder.resolve() / 'run'}"
-    session.run("coverage", "run", data, "-m", "pytest", *WORKERS, *arguments, *session.posargs, **options)
+    return ("coverage", "run", f"--data-file={folder.resolve() / 'run'}")
+
+
+def _combine(session: nox.Session, data: str, files: Sequence[str]) -> None:
+    session.run("coverage", "combine", "--quiet", "--keep", f"--data-file={data}", *files)
 
 
 def _lowered_floor(session: nox.Session) -> str:

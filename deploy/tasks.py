@@ -1,4 +1,4 @@
-"""What people type about servers, releases that serve, services and images. Heavy imports wait until a task needs them."""
+"""What people type about servers, releases that serve and services. Heavy imports wait until a task needs them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from invoke import Context, Exit, task
 
-from ops.menu import ENV, JSON, VERBOSE, YES, environment_of, opened, project
+from ops.menu import ENV, JSON, YES, environment_of, opened, project
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deploy.services_check import Change
-    from ops.config import App
     from ops.console import Console
 
 
@@ -62,7 +61,7 @@ def logs(c: Context, env: str = "sandbox", process: str = "web", tail: int = 100
 
         environment = environment_of(env)
         several = len(environment.hosts) > 1
-        inspect.logs(environment, process, tail, follow, lambda host, line: console.say(f"{host}: {line}" if several else line))
+        inspect.logs(environment, process, tail, follow, lambda host, line: console.quote(f"{host}: {line}" if several else line))
 
 
 @task(
@@ -188,41 +187,7 @@ def _sandbox_table(console: Console) -> None:
     console.document([vars(one) for one in found])
 
 
-@task(help={**ENV, **VERBOSE, "version": "what to call it (default: YYYYMMDD-shortsha of the commit)"})
-def build(c: Context, env: str = "sandbox", version: str = "", verbose: bool = True) -> None:
-    """Build the app's image."""
-    with opened() as console:
-        from deploy import image, show
-        from ops import local_engine
-        from ops.this_machine import local_client
-
-        app = _app(env)
-        local_engine.ensure(console.say)
-        built = image.build(
-            app, image.read_source(app, version or None), local_client().api, show.Printer(console, verbose=verbose).build
-        )
-        console.say(f"{built.name}: {built.size / 1e6:.0f} MB", "green")
-
-
-def _app(env: str) -> App:
-    known = project()
-    return known.environment(env).app if env in known.environments else known.app
-
-
-@task
-def bases(c: Context) -> None:
-    """Get the base images: pulled where they can be, else built from Debian's packages."""
-    with opened() as console:
-        from ops import bases, local_engine
-
-        local_engine.ensure(console.say)
-        for name in bases.BASES:
-            bases.ensure_base(name, console.say)
-            console.say(f"{name} is there", "green")
-
-
 RELEASES = (status, history, logs, exec_)
 SERVICES = (services_up, services_down, services_status)
 SERVERS = (trust,)
 SANDBOX = (up, down, sandbox_status)
-IMAGES = (build, bases)

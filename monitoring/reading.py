@@ -50,4 +50,4 @@ def _print(console: Console, lines: Iterable[logs.Line]) -> None:
         if console.as_json:
             console.line(logs.document(line))
         else:
-            console.say(logs.text(line))
+            console.quote(logs.text(line))

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ops.program import called
+
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
@@ -42,6 +44,10 @@ class Console:
         return console
 
     def say(self, text: str, style: str = "") -> None:
+        """Print a line of ours; its commands are told as people here type them."""
+        self.quote(called(text), style)
+
+    def quote(self, text: str, style: str = "") -> None:
         """Print a line, literally but for control characters, with a style where a terminal shows it."""
         out = sys.stderr if self.as_json else sys.stdout
         clean = "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
@@ -66,7 +72,7 @@ class Console:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+            table.add_row(*(Text("" if cell is None else called(str(cell))) for cell in row))
         self._write(lambda: self.rich.print(table))
 
     def document(self, value: Any) -> None:
@@ -87,6 +93,6 @@ class Console:
             hint = "this needs a person at a terminal" if in_person else "no terminal to ask on: give --yes to agree"
             self.say(f"{question} {hint}", "yellow")
             return False
-        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.write(f"{called(question)} [y/N] ")
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in ("y", "yes")

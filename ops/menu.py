@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Collection, Exit
 
+from ops.program import called
+
 if TYPE_CHECKING:
     from ops.config import Environment, Project
     from ops.console import Console
@@ -28,15 +30,15 @@ def opened(*, json: bool = False, yes: bool = False) -> Iterator[Console]:
     """Hand out the console, and turn errors into their exit codes; the only place that does."""
     from ops.console import Console
     from ops.errors import TidegateError
+    from ops.given_ssh import given_ssh
 
     console = Console(as_json=json, assume_yes=yes)
     try:
-        with _defects_told():
+        with _defects_told(), given_ssh(os.environ):
             yield console
     except TidegateError as error:
-        console.document(
-            {"error": error.what, "where": error.where, "cause": error.why, "next": error.fix, "exit_code": error.exit_code}
-        )
+        told = {"error": error.what, "where": error.where, "cause": error.why, "next": called(error.fix)}
+        console.document(told | {"exit_code": error.exit_code})
         raise Exit(f"✗ {error}", error.exit_code) from None
     except KeyboardInterrupt:
         raise Exit("interrupted", 1) from None

@@ -1,0 +1,5 @@
+"""`python -m tidegate`."""
+
+from . import main
+
+main()
