@@ -12,6 +12,7 @@ from invoke import Collection, Context, Exit, task
 from backup import tasks as backups
 from backup.tasks import tell_errors
 from deploy import tasks as deploys
+from deploy.images import tasks as images
 from monitoring import tasks as watching
 from ops import menu
 from ops.menu import DRY, ENV, JSON, VERBOSE, YES, collection, environment_of, opened, project
@@ -59,15 +60,19 @@ def _release(kind: str, env: str, *, json: bool, yes: bool, verbose: bool, dry_r
             session = work.enter_context(Session(environment, ships=kind == "deploy" and environment.app.image is None))
             from deploy import show
             from deploy.intent import Options
-            from deploy.release import release
+            from deploy.job_page import job_page
+            from deploy.release import Summary, release
             from monitoring.for_deploy import watching_deploys
             from ops.interrupts import interrupt_once
 
             watch = work.enter_context(watching_deploys(environment, session.links)) if kind != "prune" and not dry_run else None
-            plans: list[Plan] = []
+            page = work.enter_context(job_page(os.environ))
+
+            def begun(summary: Summary) -> None:
+                page.summary = summary
 
             def confirm(plan: Plan, states: Sequence[HostState]) -> bool:
-                plans.append(plan)
+                page.plan = plan
                 show.plan(console, plan, states)
                 if dry_run:
                     show.plan_steps(console, plan)
@@ -78,9 +83,9 @@ def _release(kind: str, env: str, *, json: bool, yes: bool, verbose: bool, dry_r
             interrupt_once()
             printer = show.Printer(console, verbose=verbose)
             backups = _deploy_backups(environment, printer)
-            done = release(kind, session, Options(dry_run=dry_run, **asked), os.environ, printer, confirm, backups, watch)
+            done = release(kind, session, Options(dry_run=dry_run, **asked), os.environ, printer, confirm, backups, watch, begun)
             show.summary(console, done)
-            console.document(show.plan_document(plans[0]) if dry_run else show.summary_document(done))
+            console.document(show.plan_document(page.plan) if dry_run and page.plan else show.summary_document(done))
             if done.result == "declined":
                 raise Exit("declined, nothing was changed", 3)
 
@@ -202,22 +207,51 @@ def config_show(c: Context, env: str = "sandbox", json: bool = False) -> None:
         console.document([{"key": key, "value": value, "from": source} for key, value, source in found])
 
 
-@task(help={"name": "the app's name (default: this folder's)", "port": "the port the app listens on"})
-def init(c: Context, name: str = "", port: int = 3000) -> None:
-    """Write a commented ops.toml for a new app."""
-    with opened() as console:
+@task(help={**JSON, "name": "the app's name (default: this folder's)", "template": "write a Dockerfile too: python, rust, node, static",
+                         "port": "the port the app listens on (default: the template's, else 3000)", "list": "show the templates"})  # fmt: skip
+def init(c: Context, name: str = "", port: int = 0, template: str = "", list: bool = False, json: bool = False) -> None:
+    """Write a commented ops.toml for a new app, and with --template the files that its image is built from."""
+    with opened(json=json) as console:
+        from ops import templates
         from ops.config_init import write_new
 
-        write_new(menu.CONFIG.absolute(), name or Path.cwd().name.lower(), port)
-        console.say(f"{menu.CONFIG} written: fill in your servers, then run inv config.check", "green")
+        if list:
+            known = templates.templates().values()
+            console.table("", ("template", "for", "port"), ((one.name, one.description, one.port) for one in known))
+            console.document([{"template": one.name, "for": one.description, "port": one.port} for one in known])
+            return
+        chosen = templates.template(template) if template else None
+        written = write_new(menu.CONFIG.absolute(), name or Path.cwd().name.lower(), port, chosen)
+        names = ", ".join(one.name for one in written)
+        console.say(f"{names} written: fill in your servers, then run inv config.check", "green")
+        console.document([str(one) for one in written])
 
 
-namespace = Collection(init)
+@task(help={**JSON, "offline": "ask no service but this folder of OSV or RustSec records", "osv-url": "the OSV service to ask"})
+def audit(c: Context, offline: str = "", osv_url: str = "", json: bool = False) -> None:
+    """Look for known vulnerabilities in what the app's lock files hold."""
+    with opened(json=json) as console:
+        from deploy.audit.auditing import audit_app
+
+        if code := audit_app(console, project().app, offline, osv_url):
+            raise Exit(code=code)
+
+
+@task(iterable=["tests"], help={"fail-under": "the least coverage in percent", "tests": "where its tests are (default: with it)"})
+def coverage(c: Context, tests: list[str], fail_under: float = 0.0) -> None:
+    """Run the app's own tests and report how much of its code they run."""
+    with opened():
+        from deploy.app_coverage import measure
+
+        measure(project().app.context, fail_under, tests)
+
+
+namespace = Collection(init, audit, coverage)
 namespace.add_collection(collection("deploy", *deploys.RELEASES, rollback, prune, run=deploy, default=deploy))
 namespace.add_collection(collection("backup", *backups.TASKS, rehearse))
 namespace.add_collection(collection("monitoring", *watching.TASKS))
 namespace.add_collection(collection("services", *deploys.SERVICES))
 namespace.add_collection(collection("server", bootstrap, check, *deploys.SERVERS))
 namespace.add_collection(collection("sandbox", *deploys.SANDBOX))
-namespace.add_collection(collection("docker", *deploys.IMAGES))
+namespace.add_collection(collection("docker", *images.TASKS))
 namespace.add_collection(collection("config", config_check, config_show))

@@ -16,7 +16,11 @@ A_SIZE = 'a size such as "512k", "64m" or "2g"'
 
 
 def seconds(value: object) -> float:
-    """Return a duration in seconds; a bare number is seconds. Raises ValueError saying what was expected."""
+    """Return a duration in seconds; a bare number is seconds. Raises ValueError saying what was expected.
+
+    >>> seconds("500ms"), seconds("10m"), seconds(3)
+    (0.5, 600.0, 3.0)
+    """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _finite(float(value))
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
@@ -49,7 +53,11 @@ def size_bytes(text: str) -> int:
 
 
 def duration_text(value: float) -> str:
-    """Return seconds as people write them: the largest unit that divides them evenly."""
+    """Return seconds as people write them: the largest unit that divides them evenly.
+
+    >>> duration_text(5400), duration_text(7200), duration_text(0.25)
+    ('90m', '2h', '250ms')
+    """
     milliseconds = round(value * 1000)
     for unit in ("d", "h", "m", "s"):
         whole, rest = divmod(milliseconds, round(_UNITS[unit] * 1000))

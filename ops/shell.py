@@ -35,7 +35,11 @@ class Command:
 
 
 def sh(*arguments: Argument) -> Command:
-    """Build one command; every argument reaches the program literally. Raises ValueError on NUL or no arguments."""
+    """Build one command; every argument reaches the program literally. Raises ValueError on NUL or no arguments.
+
+    >>> sh("echo", "$HOME; rm -rf /", Secret("hunter2"))
+    Command("echo '$HOME; rm -rf /' ********")
+    """
     if not arguments:
         raise ValueError("a command needs at least a program")
     return Command(
