@@ -134,7 +134,8 @@ def build(app: App, source: Source, engine: APIClient, say: Say) -> ImageRef:
         _run_build(app, source, name, say)
         known = engine.inspect_image(name)
         _remove_old(app, name, engine, say)
-    return ImageRef(name, source.version, source.content, int(known["Size"]), volumes=tuple(known["Config"].get("Volumes") or ()))
+    volumes = tuple(known["Config"].get("Volumes") or ())
+    return ImageRef(name, source.version, source.content, int(known["Size"]), volumes=volumes, id=known["Id"])
 
 
 def _inspect(engine: APIClient, name: str) -> dict[str, Any] | None:
@@ -149,10 +150,10 @@ def _inspect(engine: APIClient, name: str) -> dict[str, Any] | None:
 
 def bases_named(dockerfile: Path) -> list[str]:
     """Return those of our base images that a Dockerfile builds on, by name or as an argument's default."""
-    from ops.bases import BASES
+    from ops.bases import BASES, TEMPLATES
 
     named = set(_NAMED.findall(dockerfile.read_text(errors="replace")))
-    return [name for name in BASES if name in named]
+    return [name for name in (*BASES, *TEMPLATES) if name in named]
 
 
 def _need_bases(dockerfile: Path, engine: APIClient, say: Say) -> None:
@@ -168,7 +169,7 @@ def _run_build(app: App, source: Source, name: str, say: Say) -> None:
         command = [*build_cli(), "build", "--progress=plain", *build_options(), "-t", name, "-f", str(dockerfile)]
         process = subprocess.Popen(
             [*command, *_said_of(app, source), str(app.context)],
-            env={**build_environment(), "SOURCE_DATE_EPOCH": str(source.epoch)}, start_new_session=True,
+            env=build_environment(), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         )  # fmt: skip
         lines = _follow(process, say)
@@ -179,7 +180,8 @@ def _run_build(app: App, source: Source, name: str, say: Say) -> None:
 def _said_of(app: App, source: Source) -> list[str]:
     """Return the options for an image's labels and the arguments that a Dockerfile may use."""
     labels = {LABEL_MANAGED: "true", LABEL_APP: app.name, LABEL_VERSION: source.version, LABEL_CONTENT: source.content}
-    values = {"VERSION": source.version, "REVISION": source.revision, "CREATED": source.created}
+    values = {"VERSION": source.version, "REVISION": source.revision, "CREATED": source.created,
+              "SOURCE_DATE_EPOCH": str(source.epoch)}  # fmt: skip
     words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     return words + [word for key, value in values.items() for word in ("--build-arg", f"{key}={value}")]
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 BASES = (DEBIAN, NGINX)  # what every deployment needs
+TEMPLATES = ("node:24-trixie-slim", "rust:1-slim-trixie")  # what others of docker/templates build on
 DATABASES = ("postgres:17", "postgres:16", "postgres:15", "mariadb:11.8")  # what backups are tried with
 _PULL_SILENCE, _PULL_SECONDS = 15, 300
 

