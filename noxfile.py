@@ -143,6 +143,15 @@ def audit(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def images(session: nox.Session) -> None:
+    """Build every image twice and try it: templates, the example, its development Compose file; arguments go to pytest."""
+    _install(session, "tests")
+    session.run("python", "-c", ENGINE)
+    files = [f"tests/integration/test_{name}.py" for name in ("templates", "example_image", "compose_dev", "bench_images", "image_scan")]
+    session.run("pytest", *files, *session.posargs, **PATIENCE)
+
+
+@nox.session(default=False)
 def chaos(session: nox.Session) -> None:
     """Run what takes long: more faults, on real servers and second stores; arguments go to pytest."""
     _install(session, "tests")
@@ -165,6 +174,14 @@ def bench_backups(session: nox.Session) -> None:
     session.run("python", "-c", ENGINE)
     session.run("python", "-c", "from ops.bases import ensure_base; ensure_base('postgres:17', print)")
     session.run("python", "-m", "backup.bench", *session.posargs, **PATIENCE)
+
+
+@nox.session(default=False)
+def bench_images(session: nox.Session) -> None:
+    """Compare our images with those of naive Dockerfiles: size, rebuild, packages; writes the table of docs/images.md."""
+    _install(session, "runtime")
+    session.run("python", "-c", ENGINE)
+    session.run("python", "-m", "deploy.bench_images", *session.posargs, **PATIENCE)
 
 
 @nox.session(default=False)
