@@ -279,9 +279,15 @@ class DockerServer:
     def _manifest(self, id: str, suffix: str) -> str:
         return f"{observe.app_home(self._app)}/releases/{id}.{suffix}"
 
-    def write_release(self, release: Release) -> None:
-        """Write a manifest, marked as not yet complete."""
+    def _bill(self, id: str) -> str:
+        """Return where a bill of materials is: not among the manifests, which are all JSON files of their folder."""
+        return f"{observe.app_home(self._app)}/bills/{id}.cdx.json"
+
+    def write_release(self, release: Release, bill: str = "") -> None:
+        """Write a manifest, marked as not yet complete, and the bill of materials of its image, if there is one."""
         self._link.post("write", path=self._manifest(release.id, "staged"), text=release.to_json())
+        if bill:
+            self._link.post("write", path=self._bill(release.id), text=bill)
 
     def complete_release(self, id: str) -> None:
         """Mark a release as one that has served; completed ones are left as they are."""
@@ -289,7 +295,8 @@ class DockerServer:
         self._link.post("settle", source=self._manifest(id, "staged"), target=self._manifest(id, "json"))
 
     def remove_release(self, id: str) -> None:
-        """Remove a manifest, complete or not."""
+        """Remove a manifest, complete or not, and the bill of materials before it."""
+        self._link.post("remove", path=self._bill(id))
         self._link.post("remove", path=self._manifest(id, "staged"))
         self._link.post("remove", path=self._manifest(id, "json"))
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from deploy import image as images
 from deploy.apply import Reporter
+from deploy.images import bills
 from deploy.model import ImageRef, Intent, Pem
 from ops.config import App, Environment
 from ops.errors import Refused
@@ -65,6 +66,7 @@ def make_intent(env: Environment, options: Options, environ: Mapping[str, str], 
         force=options.force,
         skip_backup=options.skip_backup,
         build_seconds=time.monotonic() - began,
+        bill=bills.known(env.project_root, image.id),
     )
 
 

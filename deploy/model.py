@@ -198,7 +198,7 @@ class HealthSpec:
 class ImageRef:
     """The image to run: its name on the servers, the fingerprint of what it was built from, its size in bytes.
 
-    `volumes` are the paths that it declares as volumes itself.
+    `volumes` are the paths that it declares as volumes itself, `id` is what this machine's engine calls it.
     """
 
     name: str
@@ -207,6 +207,7 @@ class ImageRef:
     size: int = 0
     pull: bool = False
     volumes: tuple[str, ...] = ()
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,7 @@ class Intent:
     force: bool = False
     skip_backup: bool = False
     build_seconds: float = 0.0
+    bill: str = ""  # of materials, where the image was scanned
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _deploy_phases(
         "backup": parts.back_up,
         "migrate": lambda state, new: parts.migrate(app, intent, new, first=state is states[0]),
         "start": lambda state, new: parts.start_new(app, intent, new),
-        "healthy": lambda state, new: (*parts.wait_healthy(app, new), WriteManifest(new)),
+        "healthy": lambda state, new: (*parts.wait_healthy(app, new), WriteManifest(new, intent.bill)),
         "switch": lambda state, new: parts.switch(app, state, new),
         "verify": lambda state, new: parts.verify(app, state, new, parts.PROBES),
         "drain": lambda state, new: parts.drain(app, state, new.id),

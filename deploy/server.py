@@ -107,14 +107,14 @@ class Server(Protocol):
     def wait_old_workers(self, timeout: float) -> bool:
         """Wait until nginx workers from before the last switch have ended; returns whether they did."""
 
-    def write_release(self, release: Release) -> None:
-        """Write a manifest, marked as not yet complete."""
+    def write_release(self, release: Release, bill: str = "") -> None:
+        """Write a manifest, marked as not yet complete, and the bill of materials of its image, if there is one."""
 
     def complete_release(self, id: str) -> None:
         """Mark a release as one that has served; completed ones are left as they are."""
 
     def remove_release(self, id: str) -> None:
-        """Remove a manifest, complete or not."""
+        """Remove a manifest, complete or not, and the bill of materials before it."""
 
     def remove_image(self, name: str) -> None:
         """Remove an image's name; one that is gone or in use is left."""

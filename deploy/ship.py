@@ -44,8 +44,8 @@ class Shipper:
         self._local = local
         self._lock = threading.Lock()
         self._offers: dict[str, Offer | None] = {}
-        self._blobs = Blobs(state / "blobs")
-        self.registry = Registry(self._blobs, door.token, door.listener)
+        self.blobs = Blobs(state / "blobs")
+        self.registry = Registry(self.blobs, door.token, door.listener)
 
     def __enter__(self) -> Shipper:
         self.registry.__enter__()
@@ -54,7 +54,7 @@ class Shipper:
     def __exit__(self, *_: object) -> None:
         self.registry.__exit__()
         if self._offers:
-            self._blobs.prune(CACHE_LIMIT)
+            self.blobs.prune(CACHE_LIMIT)
 
     def offer(self, image: str) -> Offer | None:
         """Push an image to our registry, once; None when the engine cannot reach us."""

@@ -244,6 +244,7 @@ class WriteManifest:
     """Write the release's manifest before it can serve."""
 
     release: Release
+    bill: str = ""  # of materials
     why: str = "what serves always has a manifest"
 
     @property
@@ -253,7 +254,7 @@ class WriteManifest:
 
     def apply(self, server: Server) -> None:
         """Write it as not yet complete."""
-        server.write_release(self.release)
+        server.write_release(self.release, self.bill)
 
     def undo(self, server: Server) -> None:
         """Remove it: the release never served."""

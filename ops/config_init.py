@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -9,6 +11,8 @@ from pydantic import ValidationError
 from ops.config_models import App
 from ops.config_problems import ConfigProblems, from_pydantic
 from ops.errors import ConfigError
+from ops.program import called
+from ops.templates import Template
 
 _TEMPLATE = """\
 # How {name} is built and where it runs. Every key and its meaning: ops.example.toml
@@ -43,33 +47,47 @@ path = "/health"                  # must answer 2xx before a new release gets re
 # urls = ["SLACK_URL"]            # names of secrets that hold Apprise URLs
 """
 
+DEFAULT_PORT = 3000
 _NOT_BUILT = (".git", ".tidegate", ".env", ".env.*", "ops.toml", "known_hosts")
 _NOT_COMMITTED = (".tidegate/", ".env.*")
 
 
-def write_new(path: Path, name: str, port: int) -> None:
-    """Write a commented starter configuration; a wrong name or an existing file raises ConfigError.
+def write_new(path: Path, name: str, port: int = 0, template: Template | None = None) -> list[Path]:
+    """Write a commented starter configuration, and a template's files beside it; return what was written.
 
-    Beside it, a .dockerignore where there is none, and in a git repository the lines that .gitignore lacks.
+    All or nothing: a wrong name or a file that is there already raises ConfigError before anything is written. Without
+    a template a .dockerignore where there is none, and in a git repository the lines that .gitignore lacks.
     """
-    text = _TEMPLATE.format(name=name, port=port)
+    if template and port not in (0, template.port):
+        raise ConfigError(f"the template {template.name} listens on {template.port}", where="--port",
+                          fix="leave it out; what listens where can be changed in the files afterwards")  # fmt: skip
+    port = port or (template.port if template else DEFAULT_PORT)
     _check(name, port)
-    if not _create(path, text):
-        fix = f"edit it, or move it away: mv {path.name} {path.name}.old"
-        raise ConfigError("exists already and is left as it is", where=str(path), fix=fix)
-    _create(path.with_name(".dockerignore"), "".join(f"{line}\n" for line in _NOT_BUILT))
+    files = {path: called(_TEMPLATE.format(name=name, port=port)).encode()}
+    if template:
+        files |= {path.with_name(one): content for one, content in template.files.items()}
+    elif not os.path.lexists(ignore := path.with_name(".dockerignore")):
+        files[ignore] = "".join(f"{line}\n" for line in _NOT_BUILT).encode()
+    _create_all(files)
     _leave_out(path.with_name(".gitignore"))
+    return list(files)
 
 
-def _create(path: Path, text: str) -> bool:
+def _create_all(files: Mapping[Path, bytes]) -> None:
+    """Write files that are not there yet; what was written goes again when one of them cannot be."""
+    if there := next((path for path in files if os.path.lexists(path)), None):
+        fix = f"edit it, or move it away: mv {there.name} {there.name}.old"
+        raise ConfigError("exists already and is left as it is", where=str(there), fix=fix)
+    written: list[Path] = []
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        return False
+        for path, content in files.items():
+            with path.open("xb") as file:
+                written.append(path)
+                file.write(content)
     except OSError as error:
+        for one in written:
+            one.unlink()
         raise ConfigError("cannot be written", where=str(path), why=error.strerror or "") from None
-    return True
 
 
 def _leave_out(path: Path) -> None:

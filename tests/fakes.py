@@ -123,6 +123,7 @@ class Machine:
     app: str = "blog"
     boxes: dict[str, Box] = field(default_factory=dict)
     manifests: dict[str, str] = field(default_factory=dict)
+    bills: dict[str, str] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
     pulled: set[str] = field(default_factory=set)
     journal: list[str] = field(default_factory=list)
@@ -496,9 +497,12 @@ class FakeServer:
         return not self.machine.workers_stay
 
     @_call
-    def write_release(self, release: Release) -> None:
+    def write_release(self, release: Release, bill: str = "") -> None:
         self._effect("write")
         self.machine.manifests[f"{release.id}.staged"] = release.to_json()
+        if bill:
+            self._effect("write")
+            self.machine.bills[release.id] = bill
 
     @_call
     def complete_release(self, id: str) -> None:
@@ -510,6 +514,8 @@ class FakeServer:
 
     @_call
     def remove_release(self, id: str) -> None:
+        self._effect("remove")
+        self.machine.bills.pop(id, None)
         for suffix in ("staged", "json"):
             self._effect("remove")
             self.machine.manifests.pop(f"{id}.{suffix}", None)
@@ -574,12 +580,12 @@ def environment(*hosts: str, domains: tuple[str, ...] = (DOMAIN,), **app: Any) -
 
 
 def intent(version: str, now: datetime, *, content: str | None = None, config: str = "config-1", values: Mapping[str, str] | None = None,
-           force: bool = False, skip_backup: bool = False, pull: bool = False, size: int = 0, extra: str = "", pem: Pem | None = None) -> Intent:  # fmt: skip
+           force: bool = False, skip_backup: bool = False, pull: bool = False, size: int = 0, extra: str = "", pem: Pem | None = None, bill: str = "") -> Intent:  # fmt: skip
     """Return what is wanted: a version, built from content that its name implies."""
     image = ImageRef(f"tidegate/blog:{version}", version, "" if pull else content or f"content-of-{version}", size, pull)
     known = dict(values or {})
     return Intent(image=image, environment=known, config_hash=config, environment_hash=json.dumps(known), edge_extra=extra, pem=pem,
-                  nonce=f"{now:%y%m%d%H}", now=now, by="ann@desk", force=force, skip_backup=skip_backup)  # fmt: skip
+                  nonce=f"{now:%y%m%d%H}", now=now, by="ann@desk", force=force, skip_backup=skip_backup, bill=bill)  # fmt: skip
 
 
 def look(servers: Mapping[str, FakeServer]) -> tuple[HostState, ...]:

@@ -64,6 +64,7 @@ class Subject:
     users_get: Callable[[], str | None]
     journal: Callable[[], list[dict[str, Any]]]
     figures: Callable[[], str]
+    bill: Callable[[str], str]
     close: Callable[[Server], None]
     server: Server = field(init=False)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -130,8 +131,11 @@ def fake_subject() -> Subject:
     def connect() -> Server:
         return FakeServer(machine, world)
 
+    def bill(id: str) -> str:
+        return machine.bills.get(id, "")
+
     wanted = ImageRef("tidegate/blog:v1", "v1", "content-of-v1")
-    return Subject(environment(**app), wanted, connect, machine.serves, machine.records, lambda: machine.figures, close)
+    return Subject(environment(**app), wanted, connect, machine.serves, machine.records, lambda: machine.figures, bill, close)
 
 
 class Real:
@@ -193,9 +197,13 @@ class Real:
         """Return what the server's node exporter would read of the app's deploys."""
         return str(self.link.call("read", path="/srv/tidegate/metrics/blog_deploy.prom") or "")
 
+    def bill(self, id: str) -> str:
+        """Return the bill of materials that is there for a release."""
+        return str(self.link.call("read", path=f"/srv/tidegate/blog/bills/{id}.cdx.json") or "")
+
     def subject(self) -> Subject:
         """Return it as a subject."""
-        return Subject(self.env, self.image, self.connect, self.users_get, self.journal, self.figures, self.close)
+        return Subject(self.env, self.image, self.connect, self.users_get, self.journal, self.figures, self.bill, self.close)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from deploy import figures
+from deploy import figures, public
 from deploy.model import HealthSpec, Probe
 from ops.errors import Failed, Locked, TidegateError
 from tests.contract.conftest import Subject
@@ -177,6 +177,17 @@ def test_a_manifest_is_staged_then_complete_and_may_be_completed_and_removed_aga
         subject.server.journal({"event": "step"})
 
 
+def test_a_bill_of_materials_comes_and_goes_with_its_release_and_is_taken_for_no_manifest(subject: Subject) -> None:
+    release, _ = subject.draft()
+    subject.server.write_release(release, '{"bomFormat": "CycloneDX"}')
+    assert (subject.state().releases, subject.state().problems) == ((release,), ())
+    assert subject.bill(release.id) == '{"bomFormat": "CycloneDX"}'
+    subject.server.complete_release(release.id)
+    assert [one.complete for one in subject.state().releases] == [True]
+    subject.server.remove_release(release.id)
+    assert (subject.state().releases, subject.bill(release.id)) == ((), "")
+
+
 def test_the_journal_keeps_the_order_in_which_it_was_told(subject: Subject) -> None:
     before = len(subject.journal())
     for number in range(20):
@@ -223,7 +234,8 @@ def test_an_image_is_there_once_received_and_goes_when_nothing_needs_it(subject:
         assert subject.state().images == {}
 
 
-def test_the_public_address_proves_the_release(subject: Subject) -> None:
+def test_the_public_address_proves_the_release(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(public, "PATIENCE", 1.0)
     release = subject.serve()
     assert subject.server.verify_public(release).startswith("http://")
     with pytest.raises(Failed):

@@ -1,0 +1,91 @@
+"""What speaks against an image: secrets in its layers, vulnerabilities in its packages; and its bill of materials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from deploy.audit import ignores
+from deploy.audit.ignores import Ignore
+from deploy.images import vulnerabilities as known
+from deploy.images.bill import bill
+from deploy.images.contents import LARGEST, Finding, look
+from deploy.images.layers import Image
+from deploy.images.packages import Package, packages
+from deploy.images.vulnerabilities import Vulnerability
+
+FILE = "scan.toml"  # which findings in images are ignored; written like audit.toml, whose vulnerabilities count as well
+
+Ask = Callable[[str], Sequence[Vulnerability]]
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A secret that somebody decided to leave where it is, why, and until when."""
+
+    finding: Finding
+    reason: str
+    until: date
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a scan learned of an image."""
+
+    image: str
+    id: str
+    secrets: tuple[Finding, ...]
+    ignored: tuple[Ignored, ...]
+    packages: tuple[Package, ...]
+    bill: str
+    cut: tuple[str, ...] = ()
+    vulnerabilities: tuple[Vulnerability, ...] | None = None  # None: nobody looked
+
+    @property
+    def exit_code(self) -> int:
+        """1 when something speaks against the image."""
+        return 1 if self.secrets or any(one.open for one in self.vulnerabilities or ()) else 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what was not looked at."""
+        said = [f"of {path} only the first {LARGEST // 1024**2} MiB were looked at" for path in self.cut]
+        said += [] if self.packages else ["no package manager left a record: what is linked into a program is not seen"]
+        said += ["known vulnerabilities were not looked for"] if self.vulnerabilities is None else []
+        return tuple(said)
+
+    def document(self) -> dict[str, Any]:
+        """Return it for scripts."""
+        found = self.vulnerabilities
+        return {
+            "image": self.image, "id": self.id, "clean": self.exit_code == 0, "exit_code": self.exit_code, "notes": list(self.notes),
+            "secrets": [_secret(one) for one in self.secrets],
+            "ignored": [{**_secret(one.finding), "reason": one.reason, "until": one.until.isoformat()} for one in self.ignored],
+            "packages": len(self.packages),
+            "vulnerabilities": None if found is None else [one.document() for one in found],
+        }  # fmt: skip
+
+
+def scan(image: Image, root: Path, today: date, epoch: int) -> Report:
+    """Look into an image; ignores are those beside its ops.toml. Raises ConfigError."""
+    said = ignores.read(root, today, FILE).ignore
+    contents = look(image)
+    secrets = [(one, next((mark for mark in said if mark.id == one.path), None)) for one in contents.findings]
+    return Report(
+        image.name, image.id, tuple(one for one, mark in secrets if not mark),
+        tuple(Ignored(one, mark.reason, mark.expires) for one, mark in secrets if mark),
+        packages(contents.files), bill(image, contents.files, epoch), contents.cut,
+    )  # fmt: skip
+
+
+def with_vulnerabilities(report: Report, root: Path, today: date, ask: Ask) -> Report:
+    """Add what is known against its packages. Raises Refused when that cannot be told, ConfigError."""
+    said: list[Ignore] = [one for name in (FILE, ignores.FILE) for one in ignores.read(root, today, name).ignore]
+    return replace(report, vulnerabilities=tuple(known.apply(ask(report.image), said)))
+
+
+def _secret(one: Finding) -> Mapping[str, Any]:
+    return {key: value for key, value in asdict(one).items() if key != "md5"}
