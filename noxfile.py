@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent
 REQUIREMENTS = ROOT / "requirements"
-GROUPS = ("nox", "lint", "node", "types", "tests", "audit", "demo", "release", "dev")
+GROUPS = ("nox", "lint", "types", "tests", "audit", "demo", "release", "dev")
 APPLICATION = ("runtime", "types", "tests", "audit", "demo", "dev")  # these locks hold what Tidegate itself imports, too
 COMPILE = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version=3.11", "--no-header",
            "--no-emit-index-url", "--annotation-style=line", "--custom-compile-command=nox -s lock")  # fmt: skip
@@ -71,7 +71,8 @@ def lint(session: nox.Session) -> None:
     session.run("shellcheck", *_files(".ci/run", "docker/**/*.sh", "tests/**/*.sh"))
     session.run("gixy", *_files("docker/**/*.conf"))
     session.run("yamllint", "--strict", ".")
-    session.run("zizmor", "--offline", "--persona=pedantic", "--no-progress", ".github")
+    session.run("zizmor", "--offline", "--strict-collection", "--persona=pedantic", "--no-progress", ".github")
+    session.run("actionlint", "-no-color")
 
 
 @nox.session(tags=["ci"])
@@ -149,6 +150,14 @@ def images(session: nox.Session) -> None:
     session.run("python", "-c", ENGINE)
     files = [f"tests/integration/test_{name}.py" for name in ("templates", "example_image", "compose_dev", "bench_images", "image_scan")]
     session.run("pytest", *files, *session.posargs, **PATIENCE)
+
+
+@nox.session(default=False)
+def workflows(session: nox.Session) -> None:
+    """Run jobs of the workflows in a container, on the files as they stand; arguments: --job WORKFLOW.JOB, --session NAME."""
+    _install(session, "tests")
+    session.run("python", "-c", ENGINE)
+    session.run("python", "-m", "tests.workflows", *session.posargs, **PATIENCE)
 
 
 @nox.session(default=False)

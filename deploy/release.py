@@ -87,17 +87,18 @@ class Work:
 
 def release(
     kind: str, session: Session, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm,
-    backups: Backups | None = None, watch: Watch | None = None,
+    backups: Backups | None = None, watch: Watch | None = None, begun: Callable[[Summary], None] = lambda _: None,
 ) -> Summary:  # fmt: skip
     """Carry out a deploy, rollback or prune on every server of an environment and tell whom it concerns.
 
+    `begun` is handed what this returns while it is still being filled, for those who tell of failures too.
     Raises TidegateError; its kind is the outcome (ops/errors.py).
     """
     app, env = session.env.app.name, session.env
     notices = Notices(env, environ, required=kind == "deploy" and not options.dry_run)
     try:
         with Work(session, reporter, backups, looks_only=kind != "deploy" or options.dry_run or options.skip_backup) as work:
-            done = _release(kind, work, options, environ, reporter, confirm, watch)
+            done = _release(kind, work, options, environ, reporter, confirm, watch, begun)
     except (Failed, NeedsPerson) as error:
         # Without the cause: it may quote the app's logs, which belong on the terminal and not in a chat.
         notices.send(f"{app}: {kind} failed in {env.name}", f"{error.where}: {error.what}".lstrip(": "), failed=True)
@@ -134,7 +135,7 @@ class Notices:
 
 def _release(
     kind: str, work: Work, options: Options, environ: Mapping[str, str], reporter: Progress, confirm: Confirm,
-    watch: Watch | None,
+    watch: Watch | None, begun: Callable[[Summary], None],
 ) -> Summary:  # fmt: skip
     began, env = time.monotonic(), work.env
     if not options.dry_run:
@@ -145,6 +146,7 @@ def _release(
     plan = plan_deploy(env, intent, states) if intent else PLANS[kind](env, states, options)
     summary = Summary(kind, env.name, "", plan.release, plan.version, list(work.servers), plan.previous,
                       url=public.base_url(env.hosts[0], env.domains[0], https=env.tls is not None))  # fmt: skip
+    begun(summary)
     summary.backup = plan.backup
     if intent:
         summary.phases["build"] = round(intent.build_seconds, 3)

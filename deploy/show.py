@@ -83,7 +83,7 @@ class Printer:
 def plan(console: Console, plan: Plan, states: Sequence[HostState]) -> None:
     """Print what will be done and why."""
     where = ", ".join(f"{state.host} (now: {state.serving or 'nothing'})" for state in states)
-    console.say(f"{plan.kind} {plan.release} → {plan.environment}: {where}", "bold")
+    console.say(f"{f'{plan.kind} {plan.release}'.strip()} → {plan.environment}: {where}", "bold")
     for note in plan.notes:
         console.say(f"  · {note}", "yellow")
     for refusal in plan.refusals:
@@ -126,7 +126,8 @@ def summary(console: Console, done: Summary) -> None:
             console.say(f"      {count} × {reason}", "red")
     if done.backup:
         console.say(f"  the data from before is backup {done.backup}")
-    console.say(f"{done.release} serves at {done.url} after {done.seconds:.1f} s", "bold green")
+    what = f"{done.release} serves at {done.url}" if done.release else "pruned"
+    console.say(f"{what} after {done.seconds:.1f} s", "bold green")
 
 
 def summary_document(done: Summary) -> dict[str, Any]:

@@ -110,6 +110,19 @@ def refreshed(lock: Lock, ask: Callable[[str], str]) -> Lock:
     return {name: replace(one, digest=ask(one.name)) for name, one in lock.items()}
 
 
+def refresh(ask: Callable[[str], str], file: Path = LOCK) -> list[str]:
+    """Write the digests that the registries have for a lock file's tags into it; returns the services whose image that changes.
+
+    Raises Refused, and writes nothing, when one registry does not answer.
+    """
+    known = load(file)
+    new = refreshed(known, ask)
+    changed = [name for name in known if new[name] != known[name]]
+    if changed:
+        write(new, file)
+    return changed
+
+
 def registry_digest(name: str) -> str:
     """Return the digest that a registry has for `repository:tag`, asked by this machine's engine. Raises Refused."""
     from requests.exceptions import RequestException

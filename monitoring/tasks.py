@@ -172,6 +172,21 @@ def monitoring_upgrade(
         console.say(upgrading.RESULTS[done], "green")
 
 
+@task(name="refresh", help=JSON)
+def monitoring_refresh(c: Context, json: bool = False) -> None:
+    """Ask the registries for the digests of monitoring/images.toml and write them there; no server is touched."""
+    with opened(json=json) as console:
+        from monitoring import images
+        from ops import local_engine
+
+        local_engine.ensure(console.say)
+        changed = images.refresh(images.registry_digest)
+        console.document({"changed": changed})
+        console.say(
+            f"{', '.join(changed) or 'no image'} changed; inv monitoring.upgrade -e ENV brings what stands there", "green"
+        )
+
+
 @task(name="logs", help={**ENV, **JSON, "query": "LogQL, or words to look for; '' is all of the app's",
                          "since": "how far back, such as 15m or 2d (default: 1h)", "limit": "lines at most (default: 200)",
                          "follow": "go on with what comes"})  # fmt: skip
@@ -193,5 +208,5 @@ def _logs(console: Console, env: str, query: str, since: str, limit: int, *, fol
 
 TASKS = (
     monitoring_up, monitoring_down, monitoring_status, monitoring_check, monitoring_open, monitoring_drill, monitoring_silence,
-    monitoring_upgrade, monitoring_logs,
+    monitoring_refresh, monitoring_upgrade, monitoring_logs,
 )  # fmt: skip

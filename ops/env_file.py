@@ -34,6 +34,11 @@ def read_env_file(path: Path) -> dict[str, str]:
         raise ConfigError("is not UTF-8 text", where=path.name, fix="save it as UTF-8") from None
 
 
+def read_env_text(text: str, where: str) -> dict[str, str]:
+    """Read the KEY=VALUE lines of a text that came some other way than in a file. Raises ConfigError."""
+    return _parse(text.replace("\r\n", "\n"), where)
+
+
 def _read_private(path: Path) -> bytes:
     """Check the very descriptor that is read, opened so that a FIFO does not block us."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ops.config import Environment, HostAddress
 from ops.errors import Failed, Unreachable
+from ops.given_ssh import trusted_files
 from ops.link import explain
 from ops.shell import Command, as_root
 
@@ -81,7 +81,7 @@ def _harden(hop: Connection, environment: Environment) -> None:
     from paramiko import RejectPolicy
 
     hop.client.set_missing_host_key_policy(RejectPolicy())
-    for file in (environment.known_hosts, *(Path.home() / ".ssh" / name for name in ("known_hosts", "known_hosts2"))):
+    for file in trusted_files(environment.known_hosts):
         if file.exists():
             hop.client.load_host_keys(str(file))
 

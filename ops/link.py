@@ -23,6 +23,7 @@ from typing import Any
 
 from ops.config import Environment, HostAddress
 from ops.errors import Locked, Refused, TidegateError, Unreachable
+from ops.given_ssh import trusted_files
 from ops.shell import sh
 
 ENGINE_SOCKET = "/var/run/docker.sock"
@@ -68,17 +69,19 @@ def packed_agent(socket_path: str) -> bytes:
 
 
 def _without_docstrings(source: str) -> str:
-    bare = re.sub(r'^"""(?:[^"]|"(?!""))*"""\n', "", source, flags=re.MULTILINE)
-    return re.sub(r'^( +)"""(?:[^"]|"(?!""))*"""\n', r"\1...\n", bare, flags=re.MULTILINE)
+    """Leave them out; all else stays on its line, which is what a traceback names."""
+    return re.sub(
+        r'^( *)"""(?:[^"]|"(?!""))*"""\n',
+        lambda found: (found[1] and f"{found[1]}...") + "\n" * found[0].count("\n"), source, flags=re.MULTILINE,
+    )  # fmt: skip
 
 
 def ssh_options(environment: Environment, host: HostAddress) -> list[str]:
     """Return the OpenSSH options for a host: strict host keys, no prompts, dead lines noticed."""
-    trusted = [environment.known_hosts, *(Path.home() / ".ssh" / name for name in ("known_hosts", "known_hosts2"))]
     options = {
         "BatchMode": "yes",
         "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": " ".join(f'"{path}"' for path in trusted),
+        "UserKnownHostsFile": " ".join(f'"{path}"' for path in trusted_files(environment.known_hosts)),
         "UpdateHostKeys": "no",
         "Compression": "yes",  # of 757 kB for a changed layer 21 are saved; a wire that outruns zlib is rare
         "ConnectTimeout": "10",

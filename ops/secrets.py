@@ -1,4 +1,4 @@
-"""Where secrets come from: a command, the process environment, or a private .env file beside ops.toml."""
+"""Where secrets come from: a command, the process environment, or a private .env file beside ops.toml, or its text in a variable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ops.config_problems import shown
-from ops.env_file import read_env_file
+from ops.env_file import read_env_file, read_env_text
 from ops.errors import ConfigError
 from ops.secret import Secret
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ops.config_models import Environment
 
 COMMAND_TIMEOUT = 60.0
+GIVEN = "TIDEGATE_SECRETS"
 
 _CommandLine = tuple[str, ...]
 
@@ -32,7 +33,7 @@ def resolve_secrets(
     values, problems = _from_commands(commands, environment, environ, timeout)
     values |= {name: environ[name] for name in rest if environ.get(name)}
     file = env_file(environment)
-    kept = {} if values.keys() >= set(rest) else read_env_file(file)
+    kept = {} if values.keys() >= set(rest) else {**read_env_file(file), **read_env_text(environ.get(GIVEN, ""), GIVEN)}
     values |= {name: kept[name] for name in rest if name not in values and kept.get(name)}
     problems += [_missing(name, file, empty=name in environ or name in kept) for name in rest if name not in values]
     problems += [f"{name}: its value contains a NUL byte" for name, value in values.items() if "\0" in value]
