@@ -69,7 +69,7 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-cache")
     session.run("hadolint", *_files("docker/**/Dockerfile", "tests/**/Dockerfile"))
     session.run("shellcheck", *_files(".ci/run", "docker/**/*.sh", "tests/**/*.sh"))
-    session.run("gixy", *_files("docker/**/*.conf"))
+    session.run("gixy", *_files("docker/**/nginx.conf", "docker/**/default.conf"))
     session.run("yamllint", "--strict", ".")
     session.run("zizmor", "--offline", "--strict-collection", "--persona=pedantic", "--no-progress", ".github")
     session.run("actionlint", "-no-color")
@@ -148,7 +148,10 @@ def images(session: nox.Session) -> None:
     """Build every image twice and try it: templates, the example, its development Compose file; arguments go to pytest."""
     _install(session, "tests")
     session.run("python", "-c", ENGINE)
-    files = [f"tests/integration/test_{name}.py" for name in ("templates", "example_image", "compose_dev", "bench_images", "image_scan")]
+    files = [
+        f"tests/integration/test_{name}.py"
+        for name in ("templates", "example_image", "compose_dev", "bench_images", "image_scan")
+    ]
     session.run("pytest", *files, *session.posargs, **PATIENCE)
 
 
