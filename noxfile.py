@@ -27,7 +27,7 @@ MEASURED = (f"tests-{HERE}" if HERE in PYTHONS else f"tests-{PYTHONS[-1]}", "int
 DATA = Path(".coverage-data")  # a folder per session that was measured
 # After Ctrl-C a deploy undoes itself and servers are removed, which nox would cut short after half a second.
 PATIENCE: dict[str, Any] = {"interrupt_timeout": 60.0, "terminate_timeout": 60.0}
-WORKERS = ("-n", "2", "--dist", "loadfile")  # most of the time is spent waiting; what a file's tests share stays in one
+WORKERS = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")  # most of the time is waited; longest files first
 TOOLS = """
 from ops.this_machine import need
 from ops.errors import TidegateError
@@ -123,8 +123,8 @@ def coverage(session: nox.Session) -> None:
     _install(session, "tests")
     if lowered := _lowered_floor(session):
         session.error(lowered)
-    found = {folder.name: sorted(map(str, folder.glob("run.*"))) for folder in DATA.glob("*")}
-    if lacking := [name for name in MEASURED if not found.get(name)]:
+    found = {name: sorted(map(str, (DATA / name).glob("run.*"))) for name in MEASURED}  # others' may be of older files
+    if lacking := [name for name, files in found.items() if not files]:
         session.error(f"{DATA}/ lacks what {' and '.join(lacking)} ran: nox -s {' '.join(lacking)}")
     _combine(session, ".coverage.integration", found["integration"])
     _combine(session, ".coverage", [file for files in found.values() for file in files])

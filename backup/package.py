@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _BORROWED = ("engine", "files", "waits")
-_ALONE = ("__init__", "__main__", "install")
+_ALONE = ("__init__", "install")
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 
 

@@ -70,7 +70,8 @@ class Printer:
             self._progress.start()
         bar = self._bars.get((server, what))
         if bar is None:
-            bar = self._bars[server, what] = self._progress.add_task(f"{server}: {what}" if self._several else what)
+            name = f"{server}: {what}" if self._several else what
+            bar = self._bars[server, what] = self._progress.add_task(name, total=None)
         self._progress.update(bar, completed=done, total=max(total, done) if total else None)
 
 

@@ -26,17 +26,18 @@ def commands(folder: Path, floor: float, tests: Sequence[str] = ()) -> list[list
     """Return what to run. Raises Refused when its tools are missing, ConfigError for an app of a language not known here."""
     if (folder / "Cargo.toml").is_file():
         return [_rust(f"{floor:g}")]
-    if (folder / "pyproject.toml").is_file() or next(folder.rglob("*.py"), None):
+    if (folder / "pyproject.toml").is_file() or any("node_modules" not in one.parts for one in folder.rglob("*.py")):
         return _python(folder, f"{floor:g}", tests)
     raise ConfigError(f"{folder} is no app whose coverage can be measured here", why="it has no Cargo.toml and no Python",
                       fix="name the folder of its sources: context in [app]")  # fmt: skip
 
 
 def _rust(floor: str) -> list[str]:
+    cargo = which("cargo") or "cargo"
     if which("cargo-llvm-cov"):
-        return ["cargo", "llvm-cov", "--fail-under-lines", floor]
+        return [cargo, "llvm-cov", "--fail-under-lines", floor]
     if which("cargo-tarpaulin"):
-        return ["cargo", "tarpaulin", "--fail-under", floor]
+        return [cargo, "tarpaulin", "--fail-under", floor]
     raise Refused("neither cargo-llvm-cov nor cargo-tarpaulin is installed", fix="cargo install cargo-llvm-cov --locked")
 
 

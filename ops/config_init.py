@@ -69,7 +69,12 @@ def write_new(path: Path, name: str, port: int = 0, template: Template | None = 
     elif not os.path.lexists(ignore := path.with_name(".dockerignore")):
         files[ignore] = "".join(f"{line}\n" for line in _NOT_BUILT).encode()
     _create_all(files)
-    _leave_out(path.with_name(".gitignore"))
+    try:
+        _leave_out(path.with_name(".gitignore"))
+    except ConfigError:
+        for one in files:
+            one.unlink()
+        raise
     return list(files)
 
 

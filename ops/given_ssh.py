@@ -12,7 +12,8 @@ from pathlib import Path
 from ops.errors import ConfigError, Refused
 
 KEY, HOSTS, HOSTS_FILE = "TIDEGATE_SSH_KEY", "TIDEGATE_KNOWN_HOSTS", "TIDEGATE_KNOWN_HOSTS_FILE"
-LASTS = 6 * 3600  # seconds until the agent forgets the key, should nobody be left to end it
+LASTS = 6 * 3600  # seconds until the agent forgets the key, should it outlive us nevertheless
+_WHILE_WE_LIVE = ("sh", "-c", 'echo; read -r _; kill "$SSH_AGENT_PID"')
 
 
 @contextmanager
@@ -55,18 +56,15 @@ def _variable(environ: MutableMapping[str, str], name: str, value: str) -> Itera
 def _agent(socket: Path, key: str) -> Iterator[str]:
     """Run an agent that holds the key, in a session of its own: Ctrl-C must not take the key from whoever undoes."""
     try:
-        agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        agent = subprocess.Popen(["ssh-agent", "-a", str(socket), *_WHILE_WE_LIVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                  start_new_session=True)  # fmt: skip
     except FileNotFoundError:
         raise Refused("ssh-agent is not installed on this machine", fix="install openssh-client") from None
-    with agent:
-        try:
-            if agent.stdout:
-                agent.stdout.readline()  # it listens once it has said where
-            _add(socket, key)
-            yield str(socket)
-        finally:
-            agent.terminate()
+    with agent:  # whose end closes the pipe, as does our death
+        if agent.stdout:
+            agent.stdout.readline()  # it listens already
+        _add(socket, key)
+        yield str(socket)
 
 
 def _add(socket: Path, key: str) -> None:

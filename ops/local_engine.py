@@ -63,11 +63,12 @@ def _ping(path: str) -> bool:
 
 
 def _answers_remotely() -> bool:
-    client = local_client(timeout=10)
-    from docker.errors import DockerException
+    import ops.engine  # noqa: F401  # it loads the SDK without what takes long
+
+    from docker.errors import DockerException  # isort: skip
 
     try:
-        return bool(client.ping())
+        return bool(local_client(timeout=10).ping())
     except DockerException:
         return False
 

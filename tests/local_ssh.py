@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
     import pytest
 
 HOST = HostAddress(address="server.invalid", user="deploy")
+MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ
 SSH = """#!/bin/sh
 {before}
 while [ "$1" != "--" ]; do shift; done
 shift 2
 exec sh -c "$1"
+"""
+PYTHON = """#!/bin/sh
+[ "$2" != -S ] || {{ shift 2; set -- -I "$@"; }}
+exec {python} "$@"
 """
 SUDO = """#!/bin/sh
 while [ "$1" != "--" ]; do shift; done
@@ -50,20 +56,30 @@ def install_ssh(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     monkeypatch.setattr(tempfile, "tempdir", str(folders))
 
     def write(before: str = "") -> None:
-        program = programs / "ssh"
-        program.write_text(SSH.format(before=before))
-        program.chmod(0o755)
+        _program(programs / "ssh", SSH.format(before=before))
 
     write()
+    if MEASURED:  # coverage begins in the site module, which -S leaves out
+        _program(programs / "python3", PYTHON.format(python=sys.executable))
     return write
+
+
+def measured_python(folder: Path) -> str:
+    """Return a python3 with coverage that begins where the data's names of files are relative to, wherever it is started."""
+    program = folder / "bin" / "measured-python"
+    _program(program, f'#!/bin/sh\ncd {Path(__file__).parents[1]}\nexec {sys.executable} "$@"\n')
+    return str(program)
+
+
+def _program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
 
 
 def install_sudo(folder: Path) -> Path:
     """Put a `sudo` beside that `ssh` which asks nothing, changes nothing and writes what it ran into the file returned."""
     log = folder / "sudo.log"
-    program = folder / "bin" / "sudo"
-    program.write_text(SUDO.format(log=log))
-    program.chmod(0o755)
+    _program(folder / "bin" / "sudo", SUDO.format(log=log))
     return log
 
 

@@ -149,7 +149,3 @@ def _hold() -> None:
     while os.read(0, 65536):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -103,7 +103,7 @@ def _unlocked(manifest: Path, kind: Kind) -> Gap | None:
         return None
     try:
         wants = MANIFESTS[kind][1](manifest.read_text())
-    except ValueError as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{shown(manifest)} cannot be read", why=str(error), fix="put it right") from error
     return Gap(shown(manifest), "there is no lock file of it beside", HOW_TO_LOCK[kind]) if wants else None
 

@@ -36,17 +36,22 @@ def ask(lock: Lock) -> Answer:
     """Ask about a package-lock.json. Raises Refused when there is no answer to rely on."""
     program = programs.find("npm")
     folder = lock.path.parent
-    answer = read(programs.run([program, "audit", *_OPTIONS], folder), lock)
+    answer = read(_run(program, folder), lock)
     with tempfile.TemporaryDirectory(prefix="tidegate-audit-") as place:
         for name, document in _VULNERABLE.items():
             Path(place, name).write_text(json.dumps(document))
         if (folder / ".npmrc").is_file():
             shutil.copy(folder / ".npmrc", place)
-        known = read(programs.run([program, "audit", *_OPTIONS], Path(place)), lock)
+        known = read(_run(program, Path(place)), lock)
     if not known.advisories:
         what = f"the npm registry knows nothing of {_NAME} {_VERSION}, which is known to be vulnerable"
         raise Refused(what, why="so its answer about anything else says nothing", fix=_FIX)
     return answer
+
+
+def _run(program: str, folder: Path) -> CompletedProcess[str]:
+    """Audit that very folder: without `--prefix` npm goes up to the nearest package.json, and audits what is there."""
+    return programs.run([program, "audit", *_OPTIONS, f"--prefix={folder.absolute()}"], folder)
 
 
 def read(done: CompletedProcess[str], lock: Lock) -> Answer:

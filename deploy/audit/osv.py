@@ -130,7 +130,7 @@ def _entries(folder: Path) -> Iterator[_Entry]:
         if path.suffix in (".json", ".yaml", ".yml") and not hidden and path.is_file():
             try:
                 document = _document(path.suffix, path.read_text())
-                if isinstance(document, dict) and "id" in document and "modified" in document:
+                if isinstance(document, dict) and "id" in document and {"modified", "affected"} & set(document):
                     yield _entry(document)
             except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
                 raise Refused(f"{path} cannot be read", why=str(error).partition("\n")[0], fix=_GET) from error

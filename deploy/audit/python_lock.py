@@ -19,6 +19,7 @@ from deploy.audit.model import Pin, listed, shown
 from ops.errors import ConfigError
 
 OWN = {"virtual", "editable", "directory"}  # code of the project itself, which no advisory is about
+_BUILT = (".whl", ".zip", ".tar.gz")  # a release of something, even where it lies in a folder
 ELSEWHERE = {"git", "hg", "svn", "bzr", "url", "path", "vcs", "archive", "file"}
 
 
@@ -58,7 +59,7 @@ def _of_lines(text: str) -> Iterator[Pin | str]:
             yield from _of_option(line)
         elif _is_folder(wanted):
             continue
-        elif re.match(r"[\w+]+://", wanted):
+        elif re.match(r"[\w+]+://|[./]", wanted):
             yield wanted
         else:
             yield from _of_requirement(wanted, line)
@@ -87,7 +88,7 @@ def _of_option(line: str) -> Iterator[str]:
 
 
 def _is_folder(wanted: str) -> bool:
-    return wanted == "." or wanted.startswith(("./", "../", "/", "file:"))
+    return wanted == "." or (wanted.startswith(("./", "../", "/", "file:")) and not wanted.partition(" ")[0].endswith(_BUILT))
 
 
 def _of_requirement(wanted: str, line: str) -> Iterator[Pin | str]:

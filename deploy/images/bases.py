@@ -90,7 +90,7 @@ def verdict(found: Sequence[Base], now: datetime) -> int:
     """Return the exit code under `--strict`: 1 for drift or age, 3 where that cannot be told."""
     if any(one.drift or one.old(now) for one in found):
         return 1
-    return 3 if any(one.silence and not one.stand_in for one in found) else 0
+    return 3 if any(one.drift is None and not one.stand_in for one in found) else 0
 
 
 def _look(engine: APIClient, line: int, name: str) -> Base:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO
 
 from deploy.images.layers import Image, Layer
-from deploy.images.secret_rules import Hit, in_assignment, in_command, in_file, masked
+from deploy.images.secret_rules import Hit, in_assignment, in_command, in_file, in_text, masked
 
 LARGEST = 32 * 1024**2  # of a larger file only so much is looked at
 _OF_PACKAGES = re.compile(
@@ -136,15 +136,21 @@ def _packaged(files: Mapping[str, bytes]) -> set[tuple[str, str]]:
 
 
 def in_configuration(image: Image) -> Iterator[Finding]:
-    """Yield the secrets of an image's configuration: its environment, its labels, the steps of its history."""
+    """Yield the secrets of an image's configuration: its environment, its labels, the steps of its history.
+
+    What a step sets is told once: by the step only where a later one has set it to something else.
+    """
     own = image.config.get("config") or {}
     variables = [("environment", *one.partition("=")[::2]) for one in own.get("Env") or ()]
     labels = [("label", key, value) for key, value in (own.get("Labels") or {}).items()]
+    told: set[Hit] = set()
     for where, name, value in variables + labels:
         if hit := in_assignment(name, value):
+            told |= {hit, *in_text(value.encode("utf-8", "replace"))}
             yield replace(_finding(f"{where} {name}", hit), instruction="configuration")
     for step in image.config.get("history") or ():
         said = str(step.get("created_by") or "")
-        if not said.startswith(("ENV ", "LABEL ", "/bin/sh -c #(nop)  ENV", "/bin/sh -c #(nop)  LABEL")):
-            for hit in in_command(said):
-                yield replace(_finding("history", hit), instruction=masked(" ".join(said.split())))
+        sets = said.startswith(("ENV ", "LABEL ", "/bin/sh -c #(nop)  ENV", "/bin/sh -c #(nop)  LABEL"))
+        for hit in in_command(said):
+            if not (sets and hit in told):
+                yield replace(_finding(f"history: {hit.kind}", hit), instruction=masked(" ".join(said.split())))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-_HEREDOC = re.compile(r"<<-?\s*[\"']?(\w+)[\"']?")
+_HEREDOC = re.compile(r"(?:^|\s)\d*<<-?[\"']?([A-Za-z_]\w*)[\"']?")  # neither `1 << 3` nor `<<< text`
+_FROM = {"COPY": re.compile(r"--from=(\S+)"), "RUN": re.compile(r"--mount=(?:\S*,)?from=([^,\s]+)")}
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?[-+]([^}]*))?\}|(\w+))")
 
 
@@ -23,12 +24,13 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Stage:
-    """What begins with a FROM: the image it names with arguments filled in, its own name, its instructions."""
+    """What begins with a FROM: the image it names with arguments filled in, its own name, its instructions, the comments above."""
 
     line: int
     base: str
     name: str
     instructions: tuple[Instruction, ...]
+    comments: tuple[str, ...] = ()
 
 
 def instructions(text: str) -> list[Instruction]:
@@ -74,10 +76,11 @@ def stages(text: str) -> list[Stage]:
         elif one.word == "FROM":
             words = [word for word in one.rest.split() if not word.startswith("--")]
             name = words[2] if len(words) == 3 and words[1].upper() == "AS" else ""
-            found.append(Stage(one.line, filled(words[0].strip("\"'"), arguments), name, ()))
+            base = filled(words[0].strip("\"'"), arguments) if words else ""
+            found.append(Stage(one.line, base, name, (), one.comments))
         elif found:
             last = found[-1]
-            found[-1] = Stage(last.line, last.base, last.name, (*last.instructions, one))
+            found[-1] = replace(last, instructions=(*last.instructions, one))
     return found
 
 
@@ -96,12 +99,11 @@ def lineage(all_stages: list[Stage]) -> list[Instruction]:
 def bases(text: str) -> list[tuple[int, str]]:
     """Return the line and the name of each image that a Dockerfile takes from outside, once: FROM, COPY --from."""
     found: dict[str, int] = {}
-    inside: set[str] = {"scratch"}
+    inside: set[str] = {"scratch", ""}
     for number, stage in enumerate(stages(text)):
         taken = [(stage.line, stage.base)]
-        taken += [(one.line, source[1]) for one in stage.instructions if (source := re.search(r"--from=(\S+)", one.rest))]
         taken += [
-            (one.line, source[1]) for one in stage.instructions if (source := re.search(r"--mount=\S*from=([^,\s]+)", one.rest))
+            (one.line, name) for one in stage.instructions if one.word in _FROM for name in _FROM[one.word].findall(one.rest)
         ]
         for line, name in taken:
             if name.lower() not in inside:

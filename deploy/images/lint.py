@@ -63,6 +63,8 @@ def lint(file: Path, setting: Setting) -> list[Mistake]:
         raise ConfigError("the Dockerfile cannot be read", where=str(file), why=error.strerror or "") from None
     if not all_stages:
         return [Mistake(str(file), 1, "from", "no FROM: this is no Dockerfile")]
+    if empty := next((one for one in all_stages if not one.base), None):
+        return [Mistake(str(file), empty.line, "from", "FROM names no image")]
     return sorted(
         (Mistake(str(file), line, rule, what) for rule, check in RULES.items() for line, what in check(all_stages, setting)),
         key=lambda one: (one.line, one.rule),
@@ -80,23 +82,22 @@ Found = Iterator[tuple[int, str]]
 def _root(all_stages: Sequence[Stage], _: Setting) -> Found:
     """The image's user is a number other than 0: a name has to be looked up, and orchestrators refuse it."""
     users = [one for one in lineage(list(all_stages)) if one.word == "USER"]
-    last = users[-1] if users else None
-    user = last.rest.partition(":")[0] if last else "root"
-    line = last.line if last else all_stages[-1].line
-    if last and _quiet(last, "root"):
+    last = users[-1] if users else all_stages[-1]
+    user = last.rest.partition(":")[0] if isinstance(last, Instruction) else "root"
+    if _quiet(last, "root"):
         return
-    if user in ("root", "0"):
-        yield line, "the app runs as root: end with USER 10001:10001, and own by it what it writes to"
+    if user == "root" or not user.strip("0"):
+        yield last.line, "the app runs as root: end with USER 10001:10001, and own by it what it writes to"
     elif not user.isdigit() and not user.startswith("$"):
-        yield line, f"USER {user} is a name: nobody outside can tell that it is not root; give its number, USER 10001:10001"
+        yield last.line, f"USER {user} is a name: nobody outside can tell that it is not root; give its number, USER 10001:10001"
 
 
 def _health(all_stages: Sequence[Stage], setting: Setting) -> Found:
     """Something says what healthy is."""
     checks = [one for one in lineage(list(all_stages)) if one.word == "HEALTHCHECK"]
-    if not setting.health and (not checks or checks[-1].rest.upper() == "NONE"):
-        line = checks[-1].line if checks else all_stages[-1].line
-        yield line, "nothing says what healthy is: a HEALTHCHECK here, or [app.health] in ops.toml"
+    last = checks[-1] if checks else all_stages[-1]
+    if not setting.health and (not checks or checks[-1].rest.upper() == "NONE") and not _quiet(last, "health"):
+        yield last.line, "nothing says what healthy is: a HEALTHCHECK here, or [app.health] in ops.toml"
 
 
 def _secret(all_stages: Sequence[Stage], _: Setting) -> Found:
@@ -119,7 +120,7 @@ def _everything(all_stages: Sequence[Stage], setting: Setting) -> Found:
             yield one.line, f"{one.word} . takes whatever lies in the folder: name what is needed, or write a .dockerignore"
 
 
-def _quiet(one: Instruction, rule: str) -> bool:
+def _quiet(one: Instruction | Stage, rule: str) -> bool:
     """Tell whether a comment right above says `tidegate ignore=RULE`."""
     return any(rule in re.split(r"[,\s]+", found[1]) for text in one.comments if (found := _IGNORED.search(text)))
 

@@ -76,10 +76,10 @@ def _python(path: str, text: str) -> Iterator[Package]:
 def _node(path: str, text: str) -> Iterator[Package]:
     try:
         known: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if isinstance(known, dict) and isinstance(known.get("name"), str):
-        yield Package("npm", known["name"], str(known.get("version", "")), "", path)
+        yield Package("npm", known["name"], str(known.get("version") or ""), "", path)
 
 
 _READERS: tuple[tuple[re.Pattern[str], Callable[[str, str], Iterator[Package]]], ...] = (

@@ -73,7 +73,8 @@ def scan(image: Image, root: Path, today: date, epoch: int) -> Report:
     """Look into an image; ignores are those beside its ops.toml. Raises ConfigError."""
     said = ignores.read(root, today, FILE).ignore
     contents = look(image)
-    secrets = [(one, next((mark for mark in said if mark.id == one.path), None)) for one in contents.findings]
+    about_paths = {mark.id: mark for mark in reversed(said) if not mark.package}
+    secrets = [(one, about_paths.get(one.path)) for one in contents.findings]
     return Report(
         image.name, image.id, tuple(one for one, mark in secrets if not mark),
         tuple(Ignored(one, mark.reason, mark.expires) for one, mark in secrets if mark),

@@ -19,12 +19,12 @@ _FOLDERS = tuple(name for name in NEVER if name in (".git", ".tidegate"))
 _ASSIGNED = re.compile(rb"^\s*(?:export\s+)?[A-Za-z_]\w*\s*=[ \t]*[^\s#]", re.MULTILINE)
 _SAMPLE = re.compile(r"(^|[.-])(example|sample|template|dist|defaults?|schema)$")
 _SPEAKING = re.compile(
-    r"(^|_)(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET|SIGNING|ENCRYPTION|AUTH)_?KEY)$",
+    r"(^|_)(PG)?(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET|SIGNING|ENCRYPTION|AUTH)_?KEY)$",
     re.IGNORECASE,
 )
 _NO_VALUE = re.compile(r"(true|false|yes|no|none|null|\d{0,5}|/.*|\$.*|<.*|\*+|file:.*)", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"(?<![\w$-])(?:--)?([A-Za-z_][\w-]*)=(\"[^\"]*\"|'[^']*'|[^\s\"';&|)]+)")
-_LOGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:(?!\$|<|\{)([^/\s:@]{3,})@")
+_LOGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:(?!\$|<|\{)([^/\s\"']{3,})@")
 _OTHERS_TESTS = re.compile(
     r"/(python\d[\d.]*|site-packages|dist-packages|node_modules|gems)/.*\b_?(tests?|testing|fixtures?|examples?|vectors)\b"
 )
@@ -154,9 +154,11 @@ def in_assignment(name: str, value: str) -> Hit | None:
 
 
 def in_command(text: str) -> Iterator[Hit]:
-    """Yield the secrets in a step of an image's history: assignments, build arguments, options, forms."""
+    """Yield the secrets in a step of an image's history: assignments, build arguments, options, logins in addresses, forms."""
     hits = [in_assignment(name, value) for name, value in _ASSIGNMENT.findall(text)]
     seen = {hit for hit in hits if hit}
+    if _LOGIN.search(_ASSIGNMENT.sub("", text)):
+        seen.add(Hit("password in an address", 0, ""))
     yield from sorted(seen | set(in_text(text.encode())), key=lambda hit: (hit.kind, hit.shown))
 
 

@@ -79,7 +79,7 @@ def budget(document: Mapping[str, Any], *table: str) -> int | None:
     value = found.get(_KEY) if isinstance(found, Mapping) else None
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
         where = ".".join((*table, _KEY))
         raise ConfigError(f"{where} = {value!r} is no size", where=FILE, fix=f"{_KEY} = 60 is 60 MB as they travel")
     return round(value * MEGABYTE)

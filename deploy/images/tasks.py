@@ -134,7 +134,7 @@ def scan(
             report = scanning.scan(found, known.root, today, _epoch(source, found.config))
         kept = bills.keep(known.root, report.id, report.bill)
         if sbom:
-            Path(sbom).write_text(report.bill, "utf-8")
+            _write(Path(sbom), report.bill)
         console.say(f"{len(report.packages)} packages; bill of materials: {_shown(kept)}")
         show.secrets(console, report)
         if not without_vulnerabilities and not report.secrets:
@@ -143,7 +143,18 @@ def scan(
         console.document(report.document())
         if report.exit_code:
             raise Exit(f"✗ {name} is not to be shipped", report.exit_code)
-        console.say(f"nothing speaks against {name}", "green")
+        console.say(
+            f"nothing speaks against {name}" if report.vulnerabilities is not None else f"no secret is in {name}", "green"
+        )
+
+
+def _write(file: Path, text: str) -> None:
+    from ops.errors import ConfigError
+
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written", where="--sbom", why=error.strerror or "") from None
 
 
 def _ask(image: str) -> list[Vulnerability]:
@@ -158,12 +169,18 @@ def _ask(image: str) -> list[Vulnerability]:
 
 
 def _epoch(source: Source | None, config: Mapping[str, Any]) -> int:
-    """Return the time of the commit, else of the image: a bill of materials made twice is the same."""
+    """Return the time of the commit, else of the image, else 1970: a bill of materials made twice is the same."""
     from datetime import datetime
 
+    from ops.errors import ConfigError
+
     if told := os.environ.get("SOURCE_DATE_EPOCH", ""):
+        if not told.isdecimal():
+            raise ConfigError(f"{told!r} is no time", where="SOURCE_DATE_EPOCH", fix="seconds since 1970, or leave it out")
         return int(told)
-    return source.epoch if source else int(datetime.fromisoformat(f"{config['created'][:19]}+00:00").timestamp())
+    if source:
+        return source.epoch
+    return int(datetime.fromisoformat(f"{(config.get('created') or '1970-01-01T00:00:00')[:19]}+00:00").timestamp())
 
 
 @task(help={**ENV, **JSON, "get": "have the base images here: pulled where they can be, else built from Debian's packages",

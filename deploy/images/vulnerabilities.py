@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -58,8 +59,9 @@ def vulnerabilities(program: str, image: str) -> list[Vulnerability]:
     command, parse = COMMANDS[program]
     argv = [program, *(word.format(image=image) for word in command)]
     try:
-        done = subprocess.run(argv, env=build_environment(), stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, errors="replace", check=False, timeout=_PATIENCE)  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="tidegate-scan-") as folder:  # so that no .trivyignore or .grype.yaml has a say
+            done = subprocess.run(argv, cwd=folder, env=build_environment(), stdin=subprocess.DEVNULL, capture_output=True,
+                                  text=True, errors="replace", check=False, timeout=_PATIENCE)  # fmt: skip
         if done.returncode == 0:
             return parse(json.loads(done.stdout))
         why = "\n         ".join(done.stderr.strip().splitlines()[-5:])
@@ -72,7 +74,9 @@ def vulnerabilities(program: str, image: str) -> list[Vulnerability]:
 
 
 def parse_trivy(document: Mapping[str, Any]) -> list[Vulnerability]:
-    """Read what `trivy image --format json` says."""
+    """Read what `trivy image --format json` says; its document has results only where there is something to tell."""
+    if "SchemaVersion" not in document:
+        raise KeyError("SchemaVersion")
     found = (one for result in document.get("Results") or () for one in result.get("Vulnerabilities") or ())
     return _sorted(
         Vulnerability(

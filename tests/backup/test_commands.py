@@ -24,7 +24,7 @@ from ops import menu
 from ops.console import Console
 from ops.errors import ConfigError, Failed, Locked, NeedsPerson, Partial, Refused
 from ops.secret import Secret
-from tests.backup.local_servers import ONE, TWO, Servers, make
+from tests.backup.local_servers import ONE, TWO, Servers, configure, make
 
 TETHERED = """
 import sys
@@ -39,13 +39,7 @@ sys.exit(1)
 @pytest.fixture
 def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Servers:
     made = make(tmp_path, monkeypatch)
-    (tmp_path / "Dockerfile").touch()
-    (tmp_path / "ops.toml").write_text(
-        '[app]\nname = "blog"\nport = 3000\n[app.backup]\nreserve = "1k"\n'
-        f'sources.posts = {{ kind = "sqlite", path = "{tmp_path}/blog.db" }}\n'
-        f'[environments.test]\ndomain = "a.b"\nhosts = ["{ONE.address}"]\n'
-    )
-    monkeypatch.setattr(menu, "CONFIG", tmp_path / "ops.toml")
+    configure(made, monkeypatch)
     return made
 
 

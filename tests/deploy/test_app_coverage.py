@@ -61,6 +61,8 @@ def test_a_rust_app_is_measured_by_what_is_installed(
     (tmp_path / "Cargo.toml").write_text("")
     monkeypatch.setattr(app_coverage, "which", lambda name: name if name in installed else None)
     assert app_coverage.commands(tmp_path, 80.0) == [command]
+    monkeypatch.setattr(app_coverage, "which", lambda name: f"/cargo/bin/{name}")
+    assert app_coverage.commands(tmp_path, 80.0)[0][0] == "/cargo/bin/cargo"
 
 
 def test_a_tool_for_rust_that_is_missing_is_said_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,5 +73,7 @@ def test_a_tool_for_rust_that_is_missing_is_said_with_what_installs_it(tmp_path:
 
 
 def test_an_app_in_another_language_is_not_known_here(tmp_path: Path) -> None:
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "gyp.py").touch()
     with pytest.raises(ConfigError, match="no app whose coverage can be measured here"):
         app_coverage.commands(tmp_path, 80)

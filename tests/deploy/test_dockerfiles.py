@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -52,3 +53,22 @@ def test_what_python_images_begin_with_is_the_same_to_the_letter_so_that_it_is_b
     firsts = [file.read_text().partition(" AS python\n")[2].partition("\nRUN groupadd")[0].partition("\n\n")[0] for file in files]
     assert len(set(firsts)) == 1
     assert "compileall" in firsts[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("app.3f9a1c7e.js", True),
+        ("index-B7f3Kq2x.css", True),
+        ("app-5KZ3TQ2X.js", True),
+        ("index.html", False),
+        ("terms-of-service.html", False),
+        ("my-stylesheet.css", False),
+        ("jquery.validate.js", False),
+        ("jquery-bootstrap5.css", False),
+        ("report-20260101.pdf", False),
+    ],
+)
+def test_only_names_with_a_digest_in_them_are_kept_by_browsers(name: str, kept: bool) -> None:
+    (digest,) = re.findall(r'"~(.*)" "public', (DOCKER / "templates/static/nginx.conf").read_text())
+    assert bool(re.search(digest, f"/assets/{name}")) is kept

@@ -198,7 +198,13 @@ def asked(where: str, name: str | None, newest: ssl.TLSVersion = ssl.TLSVersion.
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "extra", ["no_such_directive on;", "location / {", "}", "}}}", 'return 200 "', "include /nowhere/*;\ninclude /nowhere.conf;"]
+    "extra",
+    [
+        "no_such_directive on;",
+        "}",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("location / {", "}}}", 'return 200 "')),
+        pytest.param("include /nowhere/*;\ninclude /nowhere.conf;", marks=pytest.mark.slow),
+    ],
 )
 def test_nginx_refuses_bad_lines_of_a_user_with_the_file_and_line(image: str, tmp_path: Path, extra: str) -> None:
     write_all(tmp_path, replace(BLOG, extra=extra))

@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from blog import migrations
 
-from tests.example.databases import Database, PostgresServer, SqliteFile, postgres
-from tests.example.process import Blog, run
+from tests.example.databases import Database, PostgresServer, SqliteFile, postgres, store
+from tests.example.process import Blog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 
 @pytest.fixture
 def database(empty: Database) -> Database:
-    assert run(empty, "migrate") == (0, "schema 0 -> 3\n")
+    assert migrations.migrate(store(empty)) == "schema 0 -> 3"
     return empty
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POST = {"title": "Low water", "body": "The sand is bare."}
+BEFORE_THE_STORE = pytest.mark.parametrize("empty", ["sqlite"], indirect=True)  # which store it is makes no difference
 
 
 def test_health_says_which_schema_it_found_and_needs(blog: Blog) -> None:
@@ -70,6 +71,7 @@ def test_posts_are_listed_newest_first_and_in_pages(blog: Blog) -> None:
     assert [post["id"] for post in page] == [ids[2], ids[1]]
 
 
+@BEFORE_THE_STORE
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
@@ -91,16 +93,19 @@ def test_wrong_input_is_refused_with_its_reason(blog: Blog, data: Any, problem: 
     assert blog.get("/posts")[1] == {"posts": []}
 
 
+@BEFORE_THE_STORE
 def test_everything_that_is_wrong_is_named_at_once(blog: Blog) -> None:
     assert len(blog.post({"title": "", "author": "me"})[1]["problems"]) == 3
 
 
+@BEFORE_THE_STORE
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 60_000, b"1" * 5000])
 def test_a_body_that_is_not_json_is_refused(blog: Blog, body: bytes) -> None:
     status, answer = blog.request("POST", "/posts", body)
     assert (status, json.loads(answer)["error"]) == (422, "invalid input")
 
 
+@BEFORE_THE_STORE
 def test_a_body_over_the_limit_is_refused(blog: Blog) -> None:
     status, answer = blog.request("POST", "/posts", b"x" * (64 * 1024 + 1))
     assert (status, json.loads(answer)["error"]) == (413, "the body is over 65536 bytes")
@@ -125,6 +130,7 @@ def test_wrong_addresses_get_an_error_as_json(blog: Blog, path: str, status: int
     assert (found, bool(answer["error"])) == (status, True)
 
 
+@BEFORE_THE_STORE
 def test_a_wrong_method_is_refused(blog: Blog) -> None:
     assert blog.request("DELETE", "/posts/1")[0] == 405
 

@@ -55,6 +55,7 @@ def own_server() -> Iterator[PostgresServer]:
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_it_is_unhealthy_while_the_database_is_away_and_goes_on_after_its_restart(own_server: PostgresServer) -> None:
     database = own_server.create()
     assert run(database, "migrate")[0] == 0

@@ -73,5 +73,5 @@ def shaky(shaky_app: App) -> App:
 def _serving(app: App, folder: str, source: Path) -> App:
     app.with_code(folder, source)
     app.configure()
-    app.deploy()
+    app.go_home()
     return app

@@ -23,6 +23,8 @@ from ops.this_machine import local_client
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APP = "/usr/bin/python3", "-I", "-S", "/app/server.py"
+SAID = "said all"
+SAY = f"""bash -c "$1" >"$2" 2>&1; code=$?; cat "$2"; printf '{SAID}'; exit $code"""
 # What stays of a deploy that was undone: its lines in the journal, and the backup that it began with.
 JOURNALS = "! -name journal.jsonl ! -name lock ! -path '*/backups*' ! -path '/srv/tidegate/metrics*'"
 LOOK = """
@@ -61,11 +63,19 @@ class Server:
 
     def root(self, script: str) -> str:
         """Run a script as root; return what it prints. Fails with its output."""
-        api = local_client().api
-        run = api.exec_create(self.known.name, ["bash", "-c", script])["Id"]
-        output = api.exec_start(run).decode("utf-8", "replace")
-        assert api.exec_inspect(run)["ExitCode"] == 0, output
+        kept = f"/run/said-{os.urandom(4).hex()}"
+        code, output = self._run(SAY, script, kept)
+        while not output.endswith(SAID):  # a busy engine loses output of what ends quickly: what was kept is asked for again
+            output = self._run(f"cat {kept}; printf '{SAID}'")[1]
+        output = output.removesuffix(SAID)
+        assert code == 0, output
         return output
+
+    def _run(self, script: str, *arguments: str) -> tuple[int, str]:
+        api = local_client().api
+        run = api.exec_create(self.known.name, ["bash", "-c", script, "bash", *arguments])["Id"]
+        output = api.exec_start(run).decode("utf-8", "replace")
+        return int(api.exec_inspect(run)["ExitCode"]), output
 
     def look(self, *, journals: bool = False) -> str:
         """Return every container with when it started, and every file of ours with its content, mode and owner."""
@@ -125,6 +135,7 @@ class App:
         self.base = base
         self.name = str(base["app"]["name"])
         self.domain = str(base["environments"]["sandbox"]["domain"])
+        self._home = ""
         self.configure()
 
     def configure(self, **changes: Any) -> None:
@@ -172,6 +183,13 @@ class App:
     def serving(self) -> list[str]:
         """Return the release that answers, for every server."""
         return [str(json.loads(body)["release"]) for _, body in self.get("/version")]
+
+    def go_home(self) -> None:
+        """Deploy what code and configuration say, unless the release that this made the last time still serves everywhere."""
+        answers = {body if status == 200 else "" for status, body in self.get("/version")} if self._home else {""}
+        if "" in answers or {json.loads(body)["release"] for body in answers} != {self._home}:
+            self.deploy()
+            self._home = self.serving()[0]
 
     def look(self) -> list[str]:
         """Return what is so on every server."""
@@ -237,7 +255,8 @@ def toml(value: Any) -> str:
 def blog_configuration(name: str) -> dict[str, Any]:
     """Return the bundled configuration under another name, so that nothing on this machine is shared."""
     known = tomllib.loads((REPOSITORY / "ops.toml").read_text())
-    return {**known, "app": {**known["app"], "name": name}, "environments": {"sandbox": {"domain": "blog.localhost"}}}
+    app = {**known["app"], "name": name, "drain": {"idle": "1s"}}
+    return {**known, "app": app, "environments": {"sandbox": {"domain": "blog.localhost"}}}
 
 
 def shaky_configuration(name: str, domain: str = "shaky.localhost") -> dict[str, Any]:
@@ -251,9 +270,17 @@ def shaky_configuration(name: str, domain: str = "shaky.localhost") -> dict[str,
 
 
 def wait_until(condition: Any, otherwise: str, seconds: float = 30.0) -> float:
-    """Wait until a condition holds; return after how many seconds it did."""
+    """Wait until a condition holds; return after how many seconds it did. Who cannot be reached yet is told at the end only."""
     began, pause = time.monotonic(), threading.Event()
-    while not condition():
-        assert time.monotonic() - began < seconds, otherwise
+    while trouble := _not_yet(condition):
+        if time.monotonic() - began > seconds:
+            raise AssertionError(otherwise) from (trouble if isinstance(trouble, OSError) else None)
         pause.wait(0.02)
     return time.monotonic() - began
+
+
+def _not_yet(condition: Any) -> bool | OSError:
+    try:
+        return not condition()
+    except OSError as error:
+        return error

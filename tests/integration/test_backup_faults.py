@@ -251,7 +251,7 @@ def test_a_run_that_ends_in_the_middle_leaves_nothing(vault: Vault, end: str, co
 
 
 @pytest.mark.parametrize("what", [
-    "run",
+    pytest.param("run", marks=pytest.mark.slow),
     pytest.param("verify --level restore", marks=pytest.mark.slow),
     pytest.param("scheduled", marks=pytest.mark.slow),
 ])  # fmt: skip
@@ -279,6 +279,7 @@ def test_whenever_the_program_is_killed_nothing_half_has_a_name_and_the_next_run
     assert rows["files"] == {"entries": 21}
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_during_a_dump_costs_that_backup_and_nothing_else(databases: Vault) -> None:
     vault = databases
     vault.saves(db=databases.database)
@@ -297,6 +298,16 @@ def test_an_engine_that_dies_during_a_dump_costs_that_backup_and_nothing_else(da
     vault.is_clean()
 
 
+def test_a_source_that_cannot_be_saved_stops_a_deploy_and_makes_a_backup_partial(vault: Vault) -> None:
+    vault.server.root(f"head -c 9000 /dev/urandom >{_quoted(DATA)}/words")
+    vault.saves(files=FILES, db={"kind": "sqlite", "path": f"{DATA}/words"})
+    _refused(vault, "file is not a database")
+    assert "file is not a database" in vault.error("backup.run", code=6)["cause"]
+    assert vault.metrics()["last_attempt_success"] == 0
+    vault.is_clean()
+
+
+@pytest.mark.slow
 def test_a_database_that_cannot_be_saved_stops_a_deploy_and_makes_a_backup_partial(databases: Vault) -> None:
     vault = databases
     address = vault.server.root(
@@ -344,6 +355,7 @@ def _refused(vault: Vault, why: str) -> None:
     assert PASSWORD not in said
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_the_run_and_takes_nothing_that_was_good(vault: Vault) -> None:
     store = f"{vault.folder}/backups"
     vault.run()
@@ -382,6 +394,7 @@ def test_a_full_disk_fails_the_run_and_takes_nothing_that_was_good(vault: Vault)
         vault.server.root(f"rm -f {big}; umount {store}")
 
 
+@pytest.mark.slow
 def test_without_its_compressor_another_is_taken_and_nothing_is_held_against_older_backups(vault: Vault) -> None:
     old = vault.run()["id"]
     vault.server.root("mv /usr/bin/zstd /usr/bin/zstd.away")

@@ -63,6 +63,7 @@ def test_status_tells_what_serves_and_history_what_happened(shaky: App) -> None:
     assert all(one["seconds"] > 0 and one["by"] for one in newest)
 
 
+@pytest.mark.slow
 def test_drift_between_servers_is_shown_and_the_next_deploy_ends_it(shaky: App) -> None:
     old, new = only(shaky.serving()), release(shaky, "drift")
     everything = shaky.config.read_text()
@@ -95,18 +96,20 @@ def test_logs_and_exec_reach_the_serving_containers(shaky: App) -> None:
 
 def test_pruning_keeps_what_serves_and_what_a_rollback_needs(shaky: App) -> None:
     shaky.configure()
-    names = [release(shaky, f"kept {number}") for number in range(4)]
-    shaky.configure(environment={"BEHAVIOUR": "healthy", "CHANGE": "kept 3"}, keep_releases=2)
+    names = [release(shaky, f"kept {number}") for number in range(3)]
+    shaky.configure(environment={"BEHAVIOUR": "healthy", "CHANGE": "kept 2"}, keep_releases=2)
     shaky.inv("deploy.prune")
-    there = {f"{shaky.name}_{process}_{one}" for process in ("web", "worker") for one in names[2:]}
+    there = {f"{shaky.name}_{process}_{one}" for process in ("web", "worker") for one in names[1:]}
     assert [set(one) for one in shaky.containers()] == [there, there]
-    assert shaky.inv("deploy.status", "--json").document["kept"] == [names[2]]
-    back = shaky.inv("deploy.rollback", "--json").document
-    assert back["release"] == only(shaky.serving()) == names[2]
+    assert shaky.inv("deploy.status", "--json").document["kept"] == [names[1]]
+    back = shaky.inv("deploy.rollback", "--to", names[1], "--json").document
+    assert back["release"] == only(shaky.serving()) == names[1]
+    assert shaky.inv("deploy.exec", "printenv CHANGE").out == "kept 1\n"
     shaky.inv("deploy.rollback", code=3)
-    assert only(shaky.serving()) == names[2]
+    assert only(shaky.serving()) == names[1]
 
 
+@pytest.mark.slow
 def test_pruning_after_a_rollback_keeps_what_the_next_rollback_needs(shaky: App) -> None:
     names = [release(shaky, f"line {number}") for number in range(4)]
     shaky.inv("deploy.rollback", "--to", names[1])
@@ -116,13 +119,13 @@ def test_pruning_after_a_rollback_keeps_what_the_next_rollback_needs(shaky: App)
     assert shaky.inv("deploy.rollback", "--json").document["release"] == names[0]
 
 
+@pytest.mark.slow
 def test_a_rollback_to_a_named_release_brings_its_own_environment_back(shaky: App) -> None:
     first = release(shaky, "the first")
     second = release(shaky, "the second")
-    third = release(shaky, "the third")
     shaky.configure(environment={"BEHAVIOUR": "unhealthy", "CHANGE": "none of them"}, health={"path": "/health?new"})
     with shaky.users() as users:
-        for wanted, value in ((first, "the first"), (second, "the second"), (third, "the third")):
+        for wanted, value in ((first, "the first"), (second, "the second")):
             done = shaky.inv("deploy.rollback", "--to", wanted, "--json").document
             assert done["release"] == only(shaky.serving()) == wanted
             assert shaky.inv("deploy.exec", "printenv CHANGE").out == f"{value}\n"
@@ -130,9 +133,10 @@ def test_a_rollback_to_a_named_release_brings_its_own_environment_back(shaky: Ap
     users.nobody_noticed()
     refused = shaky.inv("deploy.rollback", "--json", "--to", "never-was", code=3)
     assert "no kept release never-was" in refused.document["cause"]
-    assert third in refused.document["cause"]
+    assert second in refused.document["cause"]
 
 
+@pytest.mark.slow
 def test_a_health_path_that_changes_with_the_release_fails_nobody_in_either_direction(shaky: App) -> None:
     shaky.configure(environment={"BEHAVIOUR": "broken_pages"})  # answers /health and nothing else
     old = shaky.deploy().document["release"]
@@ -145,7 +149,7 @@ def test_a_health_path_that_changes_with_the_release_fails_nobody_in_either_dire
 
 
 def test_every_json_answer_is_one_document(shaky: App) -> None:
-    for words in ("deploy.status", "deploy.history", "server.check", "config.show", "sandbox.status", "deploy.prune"):
+    for words in ("server.check", "config.show", "sandbox.status", "deploy.prune"):
         json.loads(shaky.inv(words, "--json").out)
     error = shaky.inv("deploy", "--json", "--env", "nowhere", code=2)
     assert error.document["exit_code"] == 2

@@ -17,13 +17,7 @@ def test_after_an_engine_restart_app_and_edge_come_back_by_themselves(shaky: App
     server.root("kill -9 $(cat /run/docker.pid); while kill -0 $(cat /run/docker.pid) 2>&-; do sleep 0.02; done; true")
     sandbox_server.wait_ready(local_client(), server.known.name)
 
-    def answers() -> bool:
-        try:
-            return server.get(shaky.domain, "/health")[0] == 200
-        except OSError:
-            return False
-
-    seconds = wait_until(answers, "the app does not come back")
+    seconds = wait_until(lambda: server.get(shaky.domain, "/health")[0] == 200, "the app does not come back")
     wait_until(lambda: server.running(shaky.name) == running, "not what ran before came back")
     assert shaky.containers() == others
     assert shaky.deploy().document["result"] == "unchanged"

@@ -17,9 +17,19 @@ pytestmark = pytest.mark.integration
 Record = Callable[[str, object], None]
 HALF_DONE = "find /srv/tidegate -name '*.staged' -o -path '*/staged/*.conf' -o -path '*/staged/*.test' -o -name '*.new'"
 MOMENTS = (
-    ("ship", 0.0), ("start", 0.1), ("switch requests", 0.03), ("let open requests finish", 0.0), ("stop", 0.05),
-    pytest.param("wait until", 0.0, marks=pytest.mark.slow), pytest.param("switch requests", 0.0, marks=pytest.mark.slow),
-)  # fmt: skip
+    ("switch requests", 0.03),
+    *(
+        pytest.param(moment, delay, marks=pytest.mark.slow)
+        for moment, delay in (
+            ("ship", 0.0),
+            ("start", 0.1),
+            ("wait until", 0.0),
+            ("switch requests", 0.0),
+            ("let open requests finish", 0.0),
+            ("stop", 0.05),
+        )
+    ),
+)
 
 
 def begin(app: App, moment: str, *words: str) -> tuple[subprocess.Popen[str], list[str]]:
@@ -75,8 +85,10 @@ def test_after_a_killed_deploy_nothing_is_locked_and_the_next_one_converges(
     print(f"killed {delay} s into {moment!r}: lock free after {free:.2f} s, next deploy {done.seconds:.2f} s")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-@pytest.mark.parametrize("moment", ["wait until", "switch requests"])
+@pytest.mark.parametrize("moment", [pytest.param("wait until", marks=pytest.mark.slow), "switch requests"])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow)]
+)
 def test_an_interrupted_deploy_is_undone(shaky: App, number: signal.Signals, moment: str) -> None:
     before, serving = shaky.look(), shaky.serving()
     change(shaky, f"{number} {moment}")
@@ -92,6 +104,7 @@ def test_an_interrupted_deploy_is_undone(shaky: App, number: signal.Signals, mom
     assert [one["result"] for one in shaky.last_operations()] == ["undone", "undone"]
 
 
+@pytest.mark.slow  # the lock itself is part of the contract of servers
 def test_a_second_deploy_at_the_same_time_is_told_who_holds_the_lock(shaky: App) -> None:
     shaky.configure(environment={"BEHAVIOUR": "slow"})
     process, _ = begin(shaky, "wait until")

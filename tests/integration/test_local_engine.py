@@ -13,7 +13,7 @@ import pytest
 from deploy.sandbox import Sandbox
 from ops.this_machine import local_client
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 engine = cache(local_client)  # asked for by a test, never while tests are collected: there may be no engine yet
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENSURE = "python3 -c 'from ops.local_engine import ensure; ensure(print)'"

@@ -110,7 +110,7 @@ def test_a_backup_passes_every_level_with_the_rows_of_the_dump(site: Site) -> No
         assert trial.query(f"SELECT hex(data) FROM {quoted(ODD)}") == "00FF0A0D5C27"
 
 
-@pytest.mark.parametrize(("user", "password"), [("root", PASSWORD), ("cl_e'rk", "p'\\ü")])
+@pytest.mark.parametrize(("user", "password"), [("root", PASSWORD), pytest.param("cl_e'rk", "p'\\ü", marks=pytest.mark.slow)])
 def test_the_sources_own_user_may_come_into_a_throwaway_server(saved: tuple[Site, Saved], user: str, password: str) -> None:
     site, backup = saved
     own = site.change(user=user, password=password)
@@ -128,6 +128,7 @@ def test_the_state_has_the_schema_of_the_dump_and_changes_with_it(site: Site) ->
     assert site.driver.state().schema != item.schema
 
 
+@pytest.mark.slow
 def test_a_throwaway_server_fails_a_query_that_fails(saved: tuple[Site, Saved]) -> None:
     site, backup = saved
     with site.driver.trial(backup, site.work()) as trial, pytest.raises(BackupError, match="nowhere"):
@@ -143,6 +144,7 @@ def test_a_damaged_file_fails_the_decode(saved: tuple[Site, Saved], name: str, d
         site.driver.decode(damaged(backup, name, DAMAGE[damage]), site.work())
 
 
+@pytest.mark.slow
 def test_writers_during_the_dump_are_in_it_wholly_or_not_at_all(site: Site) -> None:
     sql(site.source.container, "DELETE FROM transfers; DELETE FROM accounts WHERE id > 1", DATABASE)
     transfer = """DELIMITER //
@@ -210,7 +212,8 @@ def test_tables_without_transactions_are_warned_of(site: Site) -> None:
     [({"password": "wrong"}, "Access denied"), ({"database": "nowhere"}, "Unknown database"), ({"port": 1}, "Can't connect"),
      ({"container": "no-such-container"}, "does not exist")],
 )  # fmt: skip
-def test_what_cannot_be_reached_is_told_plainly(site: Site, change: dict[str, Any], why: str) -> None:
+def test_what_cannot_be_reached_is_told_plainly(saved: tuple[Site, Saved], change: dict[str, Any], why: str) -> None:
+    site, _ = saved
     other = site.change(**change)
     for attempt in (other.save, other.driver.state):
         with pytest.raises(BackupError, match=why):
@@ -241,7 +244,7 @@ def slow(site: Site) -> None:
     )
 
 
-@pytest.mark.parametrize("how", ["the program", "the container"])
+@pytest.mark.parametrize("how", ["the program", pytest.param("the container", marks=pytest.mark.slow)])
 def test_a_dump_that_is_killed_is_no_backup(site: Site, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     slow(site)
 
@@ -263,6 +266,7 @@ def test_a_dump_that_is_killed_is_no_backup(site: Site, monkeypatch: pytest.Monk
         site.save()
 
 
+@pytest.mark.slow
 def test_a_database_that_stops_in_the_middle_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = ["mariadb", "-h127.0.0.1", f"-p{PASSWORD}", "--skip-ssl-verify-server-cert", "-e", "SELECT 1"]
     with server(IMAGE, {"MARIADB_ROOT_PASSWORD": PASSWORD}, probe) as name:
@@ -357,7 +361,12 @@ def test_a_swap_that_stopped_anywhere_is_undone(site: Site, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "thing", ["VIEW v AS SELECT 1", "TRIGGER t BEFORE INSERT ON accounts FOR EACH ROW SET @x = 1", "PROCEDURE p() SELECT 1"]
+    "thing",
+    [
+        "PROCEDURE p() SELECT 1",
+        pytest.param("VIEW v AS SELECT 1", marks=pytest.mark.slow),
+        pytest.param("TRIGGER t BEFORE INSERT ON accounts FOR EACH ROW SET @x = 1", marks=pytest.mark.slow),
+    ],
 )
 def test_what_cannot_be_renamed_is_refused_before_anything_is_changed(site: Site, thing: str) -> None:
     saved = site.save()
@@ -380,6 +389,7 @@ def test_who_may_not_create_databases_is_refused(site: Site) -> None:
         sql(site.source.container, "DROP USER clerk")
 
 
+@pytest.mark.slow
 def test_a_restore_of_a_damaged_backup_leaves_no_database(site: Site) -> None:
     saved = site.save()
     with pytest.raises(BackupError):
@@ -387,6 +397,7 @@ def test_a_restore_of_a_damaged_backup_leaves_no_database(site: Site) -> None:
     assert rows(site) == saved.item.counts["transfers"]
 
 
+@pytest.mark.slow
 def test_a_row_as_long_as_the_server_takes_comes_back(site: Site) -> None:
     sql(site.source.container, "CREATE TABLE big (b longblob); INSERT INTO big VALUES (REPEAT(CHAR(7), 12000000))", DATABASE)
     saved = site.save()

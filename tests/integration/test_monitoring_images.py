@@ -84,6 +84,7 @@ def _socket() -> Path:
     return Path(engine_address().removeprefix("unix://"))
 
 
+@pytest.mark.slow  # test_monitoring starts them on servers
 @pytest.mark.parametrize("service", PORTS)
 def test_an_image_starts_as_the_compose_file_starts_it_and_answers(service: str, running: str, engine: APIClient) -> None:
     ask = ("wget", "-q", "-O", "-", f"http://{service}:{PORTS[service]}")
@@ -92,6 +93,7 @@ def test_an_image_starts_as_the_compose_file_starts_it_and_answers(service: str,
     assert (known["State"]["Running"], known["RestartCount"], known["HostConfig"]["ReadonlyRootfs"]) == (True, 0, True)
 
 
+@pytest.mark.slow  # test_monitoring_check uses them
 @pytest.mark.parametrize(
     ("service", "command"),
     [

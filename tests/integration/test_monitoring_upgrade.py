@@ -82,7 +82,7 @@ class TinyStack(OnEngine):
             self.engine.stop(f"{self.project}-{service}-1", timeout=1)
 
     def start(self, images: Mapping[str, str]) -> None:
-        health = {"test": ["CMD", "test", "-e", "/data/ok"], "interval": "1s", "retries": 1}
+        health = {"test": ["CMD", "test", "-e", "/data/ok"], "interval": "200ms", "retries": 5}
         tiny = {
             "image": images["tiny"],
             "volumes": ["data:/data"],

@@ -129,7 +129,7 @@ def test_a_backup_passes_every_level_with_the_rows_of_the_dump(site: Site) -> No
     [
         pytest.param(IMAGES[0], "LOCALE_PROVIDER icu ICU_LOCALE 'de-AT'", "i", marks=pytest.mark.slow),
         pytest.param(IMAGES[1], "LC_COLLATE 'C' LC_CTYPE 'C'", "c", marks=pytest.mark.slow),
-        (IMAGES[2], "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", "b"),
+        pytest.param(IMAGES[2], "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", "b", marks=pytest.mark.slow),
     ],
 )
 def test_each_server_is_saved_proved_and_replaced(image: str, locale: str, provider: str, tmp_path: Path) -> None:
@@ -246,6 +246,7 @@ def test_a_table_that_somebody_keeps_locked_is_an_error_in_time(site: Site, monk
     assert "pg_locks" in failure.value.fix
 
 
+@pytest.mark.slow
 def test_a_table_that_is_dropped_during_the_dump_is_in_it_wholly(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     dropped = []
 
@@ -268,7 +269,8 @@ def test_a_table_that_is_dropped_during_the_dump_is_in_it_wholly(site: Site, mon
     [({"password": "wrong"}, "password authentication failed|trust"), ({"database": "nowhere"}, "does not exist"),
      ({"port": 1}, "Connection refused"), ({"container": "no-such-container"}, "does not exist"), ({"user": "nobody"}, "nobody")],
 )  # fmt: skip
-def test_what_cannot_be_reached_is_told_plainly(site: Site, change: dict[str, Any], why: str) -> None:
+def test_what_cannot_be_reached_is_told_plainly(saved: tuple[Site, Saved], change: dict[str, Any], why: str) -> None:
+    site, _ = saved
     if "password" in change:  # loopback trusts everybody, as in the upstream image: come by the container's address
         address = docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", site.source.container)
         change = {**change, "container": "", "address": address, "image": IMAGES[2]}
@@ -288,7 +290,8 @@ def test_a_database_that_is_reached_over_the_network_is_saved_too(site: Site) ->
     assert other.driver.state().schema == backup.item.schema
 
 
-def test_an_image_that_is_not_there_is_told_plainly(site: Site) -> None:
+def test_an_image_that_is_not_there_is_told_plainly(saved: tuple[Site, Saved]) -> None:
+    site, _ = saved
     with pytest.raises(BackupError, match="is not on the server"):
         site.change(container="", address="127.0.0.1", image="postgres:1").save()
 
@@ -319,7 +322,7 @@ def long(site: Site) -> Site:
 KILL = 'for p in /proc/[0-9]*; do case "$(readlink $p/exe)" in */pg_dump) kill -9 ${p#/proc/};; esac; done'
 
 
-@pytest.mark.parametrize("how", ["the program", "the toolbox"])
+@pytest.mark.parametrize("how", ["the program", pytest.param("the toolbox", marks=pytest.mark.slow)])
 def test_a_dump_that_is_killed_is_no_backup(long: Site, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     def kill() -> None:
         box = docker("ps", "-q", "--filter", f"label=dev.tidegate.backup={long.settings.app}")
@@ -420,8 +423,9 @@ def test_a_restored_database_takes_the_place_and_gives_it_back(site: Site) -> No
     replacement.discard()
 
 
+@pytest.mark.parametrize(("act", "undo"), [("swap", "swap_back"), pytest.param("swap_back", "swap", marks=pytest.mark.slow)])
 def test_a_swap_that_stopped_between_any_two_statements_is_undone_or_completed(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, act: str, undo: str
 ) -> None:
     saved = site.save()
     sql(site.source.container, "DELETE FROM transfers WHERE id > 100", DATABASE)
@@ -441,19 +445,24 @@ def test_a_swap_that_stopped_between_any_two_statements_is_undone_or_completed(
 
         return ask
 
-    for act, undo, before, after in (("swap", "swap_back", 100, 20000), ("swap_back", "swap", 20000, 100)):
-        for number in range(20):
-            with monkeypatch.context() as patch, suppress(Stopped):
-                patch.setattr(PostgresReplacement, "_ask", stopping(number))
-                getattr(replacement, act)()
-                break
-            getattr(replacement, undo)()
-            assert rows(site) == before
-        assert number > 8
-        assert rows(site) == after
+    if act == "swap_back":
+        replacement.swap()
+    before = rows(site)
+    for number in range(20):
+        with monkeypatch.context() as patch, suppress(Stopped):
+            patch.setattr(PostgresReplacement, "_ask", stopping(number))
+            getattr(replacement, act)()
+            break
+        getattr(replacement, undo)()
+        assert rows(site) == before
+    assert number > 8
+    assert {before, rows(site)} == {100, 20000}
+    if act == "swap":
+        replacement.swap_back()
     replacement.discard()
 
 
+@pytest.mark.slow
 def test_the_old_database_is_found_again_when_the_live_name_is_free(site: Site) -> None:
     saved = site.save()
     replacement = site.driver.beside(saved, "t1")
@@ -473,6 +482,7 @@ def test_who_may_not_replace_a_database_is_refused_before_anything_is_changed(si
     sql(site.source.container, "ALTER ROLE owner CREATEDB")
 
 
+@pytest.mark.slow
 def test_an_owner_that_may_create_databases_saves_and_replaces_its_own(site: Site) -> None:
     sql(site.source.container, f"DROP DATABASE {quoted(DATABASE)}; ")
     sql(site.source.container, f"CREATE DATABASE {quoted(DATABASE)} OWNER owner")
@@ -490,12 +500,14 @@ def test_an_owner_that_may_create_databases_saves_and_replaces_its_own(site: Sit
     replacement.discard()
 
 
+@pytest.mark.slow
 def test_a_restore_of_a_damaged_backup_leaves_no_database(site: Site) -> None:
     saved = site.save()
     with pytest.raises(BackupError):
         site.driver.beside(damaged(saved, "main.pgdump.zst", DAMAGE["cut in half"]), "t1")
 
 
+@pytest.mark.slow
 def test_thousands_of_tables_fill_no_table_of_locks(container: str, tmp_path: Path) -> None:
     sql(container, "CREATE DATABASE many")
     try:
@@ -508,6 +520,7 @@ def test_thousands_of_tables_fill_no_table_of_locks(container: str, tmp_path: Pa
         sql(container, "DROP DATABASE many WITH (FORCE)")
 
 
+@pytest.mark.slow
 def test_tablespaces_and_a_first_user_that_may_not_log_in_are_no_trouble_for_a_throwaway(tmp_path: Path) -> None:
     with postgres_server(IMAGES[0]) as name:
         docker("exec", name, "sh", "-c", "mkdir /fast && chown postgres /fast")
@@ -541,6 +554,7 @@ def test_a_throwaway_server_that_does_not_start_says_nothing_about_the_backup(
     assert site.left() == []
 
 
+@pytest.mark.slow
 def test_a_view_of_a_table_that_somebody_keeps_locked_holds_nobody_up_for_ever(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

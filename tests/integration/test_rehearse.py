@@ -27,6 +27,7 @@ pytestmark = pytest.mark.integration
 PASSWORD = "p:a ss'w@rd"
 QUOTED = "p%3Aa%20ss%27w%40rd"
 POSTGRES, MARIADB = "postgres:17", "mariadb:11.8"
+ON_POSTGRES = pytest.mark.parametrize("shop", ["postgres", pytest.param("mariadb", marks=pytest.mark.slow)], indirect=True)
 
 
 @dataclass
@@ -126,6 +127,7 @@ def test_the_migration_runs_on_the_copy_with_the_apps_own_settings_and_the_live_
     assert shop.left() == ""
 
 
+@ON_POSTGRES
 def test_a_migration_that_fails_is_told_with_its_last_words(shop: Shop) -> None:
     shop.save()
     done = shop.rehearse("ALTER TABLE nothing ADD COLUMN title text")
@@ -135,6 +137,7 @@ def test_a_migration_that_fails_is_told_with_its_last_words(shop: Shop) -> None:
     assert shop.left() == ""
 
 
+@ON_POSTGRES
 def test_a_migration_that_takes_too_long_is_removed(shop: Shop) -> None:
     shop.save()
     with pytest.raises(BackupError, match="did not end within 1 s"):
@@ -188,6 +191,7 @@ def test_without_a_backup_or_an_image_nothing_is_rehearsed(folder: Shop) -> None
     assert folder.left() == ""
 
 
+@ON_POSTGRES
 def test_two_databases_are_refused(shop: Shop) -> None:
     one = shop.settings.sources[0]
     shop.settings = replace(shop.settings, sources=(one, replace(one, name="other")))

@@ -131,6 +131,7 @@ def test_a_restarted_server_returns_with_its_ports_its_host_key_and_its_containe
     assert await_page(sandbox, web) == 200
 
 
+@pytest.mark.slow
 def test_a_killed_server_returns_too(sandbox: Sandbox, web: SandboxServer) -> None:
     engine().api.kill(web.name)
     said: list[str] = []
@@ -145,6 +146,7 @@ def stop_engine(sandbox: Sandbox, server: SandboxServer, signal: str) -> str:
     return ssh(sandbox, server, f"sudo timeout 30 bash -c '{script}'").strip()
 
 
+@pytest.mark.slow
 def test_a_killed_engine_returns_by_itself(sandbox: Sandbox, web: SandboxServer) -> None:
     before = stop_engine(sandbox, web, "KILL")
     assert ready(web)["engine"] == web.engine
@@ -152,6 +154,7 @@ def test_a_killed_engine_returns_by_itself(sandbox: Sandbox, web: SandboxServer)
     assert await_page(sandbox, web) == 200
 
 
+@pytest.mark.slow
 def test_an_engine_told_to_stay_down_stays_down(sandbox: Sandbox, servers: list[SandboxServer]) -> None:
     ssh(sandbox, servers[1], "sudo touch /run/engine-stays-down")
     stop_engine(sandbox, servers[1], "TERM")
@@ -160,6 +163,7 @@ def test_an_engine_told_to_stay_down_stays_down(sandbox: Sandbox, servers: list[
     assert ready(servers[1])["engine"] == servers[1].engine
 
 
+@pytest.mark.slow
 def test_a_server_whose_port_was_taken_moves_and_keeps_its_data(sandbox: Sandbox, servers: list[SandboxServer]) -> None:
     moving = servers[1]
     ssh(sandbox, moving, "echo precious | sudo tee /srv/data")

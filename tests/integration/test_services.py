@@ -44,7 +44,7 @@ def status(app: App) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_database_beside_the_app_survives_deploys_under_load_and_its_data_outlives_it(tide: App) -> None:
+def test_a_database_beside_the_app_is_saved_and_restored_and_its_data_outlives_it(tide: App) -> None:
     said = tide.inv("services.up", *ONE, timeout=300).said
     print(said)
     assert "the services are up and healthy" in said
@@ -55,6 +55,44 @@ def test_a_database_beside_the_app_survives_deploys_under_load_and_its_data_outl
     assert (database["image"], database["ports"], database["volumes"]) == ("postgres:17", "-", volume)
 
     tide.deploy(*ONE)
+    assert json.loads(tide.get("/health")[0][1])["schema"] == 3
+    early = write(tide)
+    before = posts(tide.servers[0], tide.domain)
+    assert early <= before
+    taken = tide.inv("backup.run", "--json", *ONE).document
+    (id,) = (one["id"] for one in taken["servers"].values())
+    late = write(tide)
+    tide.inv("backup.restore", id, "--yes", *ONE)
+    assert posts(tide.servers[0], tide.domain) == before
+    assert not late & before
+    assert "runs as described" in tide.inv("services.up", *ONE).said
+    assert "belong to environment one" in tide.inv("services.down", "-e", "two", code=3, POSTGRES_PASSWORD="x").said
+    assert status(tide) == [database]
+
+    down = tide.inv("services.down", *ONE).said
+    assert f"kept: {volume}" in down
+    code, why = tide.get("/health")[0]
+    assert (code, json.loads(why)["error"].partition(":")[0]) == (503, "the database does not answer")
+    assert tide.servers[0].root("docker volume ls -q").split().count(volume) == 1
+
+    tide.inv("services.up", *ONE)
+    wait_until(lambda: tide.get("/health")[0][0] == 200, "the blog does not find its database again")
+    assert early <= posts(tide.servers[0], tide.domain)
+
+
+def write(app: App) -> set[str]:
+    """Have some users write; return what they were told is kept."""
+    with app.users(20, write=True) as users:
+        wait_until(lambda: len(users.acknowledged[0]) > 3, "nobody writes")
+    users.nobody_noticed()
+    return set(users.acknowledged[0])
+
+
+@pytest.mark.slow
+def test_a_database_beside_the_app_survives_deploys_under_load(tide: App) -> None:
+    tide.inv("services.up", *ONE, timeout=300)
+    database = status(tide)
+    tide.deploy(*ONE)
     with tide.users(60, write=True) as users:
         paint(tide, "spring")
         done = tide.deploy(*ONE)
@@ -64,35 +102,8 @@ def test_a_database_beside_the_app_survives_deploys_under_load_and_its_data_outl
         assert [probe["failures"] for probe in back.document["probes"].values()] == [0]
     users.nobody_noticed()
     assert "banner-spring" not in tide.get("/")[0][1]
-    assert json.loads(tide.get("/health")[0][1])["schema"] == 3
     assert set(users.acknowledged[0]) <= posts(tide.servers[0], tide.domain)
-    assert status(tide) == [database]
-
-    before = posts(tide.servers[0], tide.domain)
-    taken = tide.inv("backup.run", "--json", *ONE).document
-    (id,) = (one["id"] for one in taken["servers"].values())
-    with tide.users(20, write=True) as late:
-        wait_until(lambda: len(late.acknowledged[0]) > 3, "nobody writes")
-    tide.inv("backup.restore", id, "--yes", *ONE)
-    assert posts(tide.servers[0], tide.domain) == before
-    assert not set(late.acknowledged[0]) & before
-    assert status(tide) == [database]
-
-    assert "runs as described" in tide.inv("services.up", *ONE).said
-    for command in ("services.up", "services.down"):
-        assert "belong to environment one" in tide.inv(command, "-e", "two", code=3, POSTGRES_PASSWORD="x").said
-    assert status(tide) == [database]
-
-    down = tide.inv("services.down", *ONE).said
-    assert f"kept: {volume}" in down
-    assert status(tide) == []
-    code, why = tide.get("/health")[0]
-    assert (code, json.loads(why)["error"].partition(":")[0]) == (503, "the database does not answer")
-    assert tide.servers[0].root("docker volume ls -q").split().count(volume) == 1
-
-    tide.inv("services.up", *ONE)
-    wait_until(lambda: tide.get("/health")[0][0] == 200, "the blog does not find its database again")
-    assert set(users.acknowledged[0]) <= posts(tide.servers[0], tide.domain)
+    assert status(tide) == database
 
 
 def test_a_database_that_does_not_start_is_told_with_its_last_words(tide: App) -> None:

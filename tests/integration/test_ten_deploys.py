@@ -1,4 +1,4 @@
-"""Ten deploys in a row and a rollback on two servers, while users read and write."""
+"""Deploys in a row and a rollback on two servers, while users read and write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from tests.integration.project import REPOSITORY, App, Server, wait_until
 
 pytestmark = pytest.mark.integration
-ENOUGH = 20_000
 
 
 def posts(server: Server, domain: str) -> set[str]:
@@ -40,29 +39,30 @@ def slots(app: App) -> list[str]:
     return [json.loads(body)["slot"] for _, body in app.get("/version")]
 
 
-def test_ten_deploys_and_a_rollback_drop_no_request_and_lose_no_post(
-    blog: App, record_property: Callable[[str, object], None]
+@pytest.mark.parametrize(("number", "enough"), [(3, 4_000), pytest.param(10, 20_000, marks=pytest.mark.slow)])
+def test_deploys_in_a_row_and_a_rollback_drop_no_request_and_lose_no_post(
+    blog: App, number: int, enough: int, record_property: Callable[[str, object], None]
 ) -> None:
     seconds, probed, seen = [], 0, [slots(blog)]
     with blog.users(100, write=True) as users:
-        for number in range(10):
-            paint(blog, str(number))
+        for nth in range(number):
+            paint(blog, str(nth))
             done = blog.deploy()
-            assert shown(blog, str(number))
+            assert shown(blog, str(nth))
             assert [probe["failures"] for probe in done.document["probes"].values()] == [0, 0]
             assert users.failures == 0
             probed += sum(probe["requests"] for probe in done.document["probes"].values())
             seconds.append(round(done.seconds, 2))
             seen.append(slots(blog))
         back = blog.inv("deploy.rollback", "--json")
-        assert shown(blog, "8")
-        assert not shown(blog, "9")
+        assert shown(blog, str(number - 2))
+        assert not shown(blog, str(number - 1))
         assert [probe["failures"] for probe in back.document["probes"].values()] == [0, 0]
-        wait_until(lambda: users.requests > ENOUGH, "the users are too slow", 200)
+        wait_until(lambda: users.requests > enough, "the users are too slow", 200)
     users.nobody_noticed()
     assert all(one != other for before, after in pairwise(seen) for one, other in zip(before, after, strict=True))
     for server, acknowledged in zip(blog.servers, users.acknowledged, strict=True):
-        assert len(acknowledged) > ENOUGH / 20
+        assert len(acknowledged) > enough / 20
         assert set(acknowledged) <= posts(server, blog.domain)
     figures = {
         "requests": users.requests, "failures": users.failures, "posts": sum(map(len, users.acknowledged)),
@@ -70,4 +70,4 @@ def test_ten_deploys_and_a_rollback_drop_no_request_and_lose_no_post(
         "rollback_s": round(back.seconds, 2), "probed": probed,
     }  # fmt: skip
     print(figures)
-    record_property("ten deploys", figures)
+    record_property(f"{number} deploys", figures)

@@ -26,8 +26,8 @@ Answer = Said | Callable[[], Said]
 class Stack(ThreadingHTTPServer):
     """Answers by path; what is not known is not there."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        super().__init__(address, _Handler)
         self.answers: dict[str, Answer] = {}
         self.asked: list[str] = []
 

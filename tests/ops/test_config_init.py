@@ -98,6 +98,13 @@ def test_a_repository_gets_a_gitignore_and_a_link_is_not_followed(tmp_path: Path
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_gitignore_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").mkdir()
+    with pytest.raises(ConfigError, match=r"gitignore: cannot be written"):
+        write_new(tmp_path / "ops.toml", "shop", 3000)
+    assert [path.name for path in tmp_path.iterdir()] == [".gitignore"]
+
+
 STATIC = Template(
     "static", "Files", 8080, {"Dockerfile": b"FROM scratch\n", "Dockerfile.dockerignore": b"*\n", "nginx.conf": b"{}"}
 )

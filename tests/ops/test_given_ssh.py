@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ import pytest
 from ops import menu
 from ops.errors import ConfigError, Refused
 from ops.given_ssh import HOSTS, HOSTS_FILE, KEY, given_ssh, trusted_files
+from tests.local_ssh import until
 
+WORKS = """
+import os, time
+from ops.given_ssh import given_ssh
+with given_ssh(os.environ):
+    print(os.environ["SSH_AUTH_SOCK"], flush=True)
+    time.sleep(60)
+"""
 HOST_KEY = "server.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ"
 
 
@@ -38,6 +47,19 @@ def test_an_agent_holds_the_key_while_a_command_works(key: str, tmp_path: Path, 
         assert held() == (tmp_path / "key.pub").read_text()
     assert not agent.exists()
     assert not agent.parent.exists()
+
+
+def test_the_agent_ends_with_a_command_that_is_killed(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKS], env={**os.environ, KEY: key}, text=True, stdout=subprocess.PIPE
+    ) as works:
+        assert works.stdout
+        monkeypatch.setenv("SSH_AUTH_SOCK", works.stdout.readline().strip())
+        assert held() == (tmp_path / "key.pub").read_text()
+        works.kill()
+    assert until(lambda: not Path(os.environ["SSH_AUTH_SOCK"]).exists())
+    assert "ssh-ed25519" not in held()
 
 
 def test_no_program_that_is_started_sees_the_key(key: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,8 +82,9 @@ class Run:
     def close(self) -> None:
         """Let the forge tell of this run."""
         went_well = all(done.result != "failure" for done in self.jobs.values())
-        about = {"conclusion": "success" if went_well else "failure", "head_sha": self.sha, "head_branch": BRANCH,
-                 "path": f".github/workflows/{self.name}.yml", "head_repository": {"full_name": REPOSITORY}}  # fmt: skip
+        about = {"id": int(self.number), "conclusion": "success" if went_well else "failure", "head_sha": self.sha,
+                 "head_branch": BRANCH, "path": f".github/workflows/{self.name}.yml",
+                 "head_repository": {"full_name": REPOSITORY}}  # fmt: skip
         self.forge.outcomes.mkdir(parents=True, exist_ok=True)
         (self.forge.outcomes / f"{self.number}.json").write_text(json.dumps(about))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tests.workflows.actions import UnknownAction
 from tests.workflows.expressions import Unknown
 from tests.workflows.machines import Here
 from tests.workflows.runner import REPOSITORY, Done, Forge, JobRun, Run, snapshot
-from tests.workflows.workflows import Job
+from tests.workflows.workflows import ROOT, Job, job
 
 NOX = ("noxfile.py", "pyproject.toml", "requirements/nox.txt")
 CHECKOUT = {"name": "check out", "uses": "actions/checkout@1", "with": {"path": "app"}}
@@ -65,9 +66,39 @@ def test_an_image_is_built_only_where_none_is_named_and_never_by_hand_for_produc
     assert (job.run().result == "success") is wanted
 
 
-def _condition(name: str) -> str:
-    from tests.workflows.workflows import job
+class WithGh(Here):
+    """This machine, with what stands in for GitHub's command line."""
 
+    path = f"{ROOT / 'tests/workflows/machine'}:{Here.path}"
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+@pytest.mark.parametrize(
+    ("told", "number", "taken"),
+    [
+        ({}, "{}", True),
+        ({"conclusion": "failure"}, "{}", False),
+        ({"head_branch": "feature"}, "{}", False),
+        ({"head_repository": {"full_name": "stranger/fork"}}, "{}", False),
+        ({"path": ".github/workflows/ci.yml"}, "{}", False),
+        ({}, "7/../{}", False),
+        ({}, "7", False),
+    ],
+)
+def test_only_a_run_of_this_workflow_on_this_branch_that_went_well_is_promoted(
+    told: Mapping[str, Any], number: str, taken: bool, forge: Forge
+) -> None:
+    earlier = Run(forge, "deploy-api")
+    earlier.close()
+    known = forge.outcomes / f"{earlier.number}.json"
+    known.write_text(json.dumps({**json.loads(known.read_text()), **told}))
+    look = {"steps": job("deploy-api.deploy").steps[:1], "outputs": {"sha": "${{ steps.built.outputs.sha }}"}}
+    later = Run(forge, "deploy-api", inputs={"run": number.format(earlier.number)})
+    done = JobRun(later, Job("deploy-api", "deploy", look), WithGh(), {}).run()
+    assert (done.result, done.outputs) == (("success", {"sha": earlier.sha}) if taken else ("failure", {})), done.log
+
+
+def _condition(name: str) -> str:
     return str(job(f"deploy-api.{name}").data["if"])
 
 
@@ -133,5 +164,5 @@ def test_a_run_is_told_of_as_githubs_api_does(forge: Forge) -> None:
     first.jobs["deploy"] = Done("failure")
     first.close()
     told = json.loads((forge.outcomes / f"{first.number}.json").read_text())
-    assert told == {"conclusion": "failure", "head_sha": first.sha, "head_branch": "main",
+    assert told == {"id": int(first.number), "conclusion": "failure", "head_sha": first.sha, "head_branch": "main",
                     "path": ".github/workflows/deploy-api.yml", "head_repository": {"full_name": REPOSITORY}}  # fmt: skip

@@ -87,8 +87,9 @@ def test_a_manifest_without_packages_needs_no_lock(tmp_path: Path) -> None:
     assert find([tmp_path]).gaps == []
 
 
-def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    written(tmp_path, package_json="{")
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path: Path, text: str) -> None:
+    written(tmp_path, package_json=text)
     with pytest.raises(ConfigError, match=r"package.json cannot be read"):
         find([tmp_path])
 
@@ -131,6 +132,11 @@ def test_options_and_code_of_the_project_are_no_packages(tmp_path: Path, line: s
 )
 def test_what_comes_from_no_index_is_told(tmp_path: Path, line: str) -> None:
     assert elsewhere(tmp_path, f"{line} --hash=sha256:aa\n{FIXED}")[0].endswith(("example.com/it", "it.whl", "sha256:aa"))
+
+
+@pytest.mark.parametrize("line", ["./vendor/it-1.0-py3-none-any.whl", "it @ file:///vendor/it-1.0.tar.gz", "file:///it.zip"])
+def test_a_built_release_that_lies_in_a_folder_is_told_as_from_elsewhere(tmp_path: Path, line: str) -> None:
+    assert elsewhere(tmp_path, f"{line} --hash=sha256:aa\n{FIXED}") == (line,)
 
 
 def test_a_file_may_end_in_the_middle_of_an_entry(tmp_path: Path) -> None:

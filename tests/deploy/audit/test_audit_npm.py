@@ -71,6 +71,17 @@ def test_a_known_vulnerable_package_is_found(tmp_path: Path, monkeypatch: pytest
 
 
 @needs_npm
+def test_a_lock_below_another_project_is_audited_and_not_that_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(tmp_path, "4.17.21")
+    below = tmp_path / "below"
+    below.mkdir()
+    (below / "package-lock.json").write_text(lock("4.17.15"))
+    with registry(monkeypatch, tmp_path, KNOWING):
+        report = audit([below], NOW)
+    assert (report.exit_code, [one.advisory.version for one in report.findings]) == (1, ["4.17.15"])
+
+
+@needs_npm
 def test_the_fixed_package_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with registry(monkeypatch, tmp_path, KNOWING):
         report = audit([project(tmp_path, "4.17.21")], NOW)

@@ -173,6 +173,7 @@ def test_files_that_are_no_records_are_passed_over(tmp_path: Path) -> None:
         ("one.yaml", "id: [unclosed"),
         ("one.json", "{"),
         ("one.json", json.dumps(record(modified="yesterday"))),
+        ("one.yaml", "id: CUT-OFF\naffected:\n- package: {name: it, ecosystem: PyPI}\n"),
         ("one.json", json.dumps(record(affected=["requests"]))),
         ("one.json", json.dumps(record(affected=[{"package": {"ecosystem": "PyPI"}}]))),
     ],

@@ -78,7 +78,12 @@ def test_a_registry_that_does_not_answer_is_said_and_is_not_no_drift(tmp_path: P
 def test_what_our_own_registry_calls_an_image_does_not_count(tmp_path: Path) -> None:
     shipped = {**known(), "RepoDigests": [f"localhost:4711/token/debian@{NEW}"]}
     (one,) = look(tmp_path, "FROM debian:13\n", {"debian:13": shipped}, {"debian:13": OLD})
-    assert (one.digests, one.drift) == ((), None)
+    assert (one.digests, one.drift, verdict([one], NOW)) == ((), None, 3)
+
+
+def test_a_base_that_is_not_here_cannot_be_judged(tmp_path: Path) -> None:
+    (one,) = look(tmp_path, "FROM debian:13\n", {}, {"debian:13": NEW})
+    assert (one.present, one.drift, verdict([one], NOW)) == (False, None, 3)
 
 
 def test_a_stand_in_is_said_to_be_one_and_is_not_compared(tmp_path: Path) -> None:

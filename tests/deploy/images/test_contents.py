@@ -93,9 +93,15 @@ def test_the_configuration_is_looked_at() -> None:
     assert [(one.path, one.kind, one.shown) for one in found.findings] == [
         ("environment API_TOKEN", "value of API_TOKEN", "hunt…"),
         ("label password", "value of password", "hunt…"),
-        ("history", "value of NPM_TOKEN", "hunt…"),
+        ("history: value of NPM_TOKEN", "value of NPM_TOKEN", "hunt…"),
     ]
     assert not any("hunter2" in str(vars(one)) for one in found.findings)
+
+
+def test_a_variable_that_a_later_step_empties_is_still_in_the_history() -> None:
+    history = ("COPY 1 /", "#ENV API_TOKEN=hunter2hunter2", "#ENV API_TOKEN=")
+    found = look(image({}, made_by=history, Env=["API_TOKEN="]))
+    assert [(one.path, one.shown) for one in found.findings] == [("history: value of API_TOKEN", "hunt…")]
 
 
 def test_an_image_without_a_configuration_of_its_own_is_fine() -> None:

@@ -101,8 +101,14 @@ def test_what_is_around_a_dockerfile_is_looked_at(tmp_path: Path) -> None:
 
 def test_what_is_no_dockerfile_is_told(tmp_path: Path) -> None:
     assert found(tmp_path, "# nothing\n") == [(1, "from")]
+    assert found(tmp_path, "FROM debian\nFROM --platform=linux/amd64\n") == [(2, "from")]
     with pytest.raises(ConfigError, match="cannot be read"):
         lint(tmp_path / "none", FINE)
+
+
+def test_a_finding_about_what_is_not_there_is_left_out_above_the_last_from(tmp_path: Path) -> None:
+    assert found(tmp_path, "FROM debian AS a\n# tidegate ignore=root,health\nFROM distroless:nonroot\n") == []
+    assert found(tmp_path, "FROM debian\nUSER 1\n# tidegate ignore=health\nHEALTHCHECK NONE\n") == []
 
 
 def program(folder: Path, script: str) -> Path:
@@ -148,6 +154,11 @@ def test_lines_are_joined_comments_kept_and_heredocs_left_out() -> None:
     ]
 
 
+@pytest.mark.parametrize("line", ["RUN echo $((1<<3))", "RUN echo $((1 << 3))", "RUN cat <<< END", "RUN cat <<<END"])
+def test_what_only_looks_like_a_heredoc_swallows_nothing(line: str) -> None:
+    assert [one.word for one in instructions(f"FROM a\n{line}\nUSER 1\n")] == ["FROM", "RUN", "USER"]
+
+
 def test_stages_have_their_bases_filled_in() -> None:
     text = "ARG BASE=debian:trixie-slim\nARG FULL=${BASE}\nFROM --platform=linux/amd64 $FULL AS one\nFROM ${NONE:-node:24}\nFROM $NONE\n"
     assert [(one.line, one.base, one.name) for one in stages(text)] == [
@@ -163,3 +174,5 @@ def test_bases_are_those_from_outside_once() -> None:
         "RUN --mount=type=bind,from=tools:2,target=/t true\nFROM scratch\nCOPY --from=1 / /\n"
     )
     assert bases(text) == [(1, "debian:trixie-slim"), (4, "ghcr.io/uv:1"), (5, "tools:2")]
+    mounts = "RUN --mount=from=b,target=/b --mount=type=bind,from=c:1,target=/c make --from=2024\n"
+    assert bases(f"FROM a\n{mounts}") == [(1, "a"), (2, "b"), (2, "c:1")]

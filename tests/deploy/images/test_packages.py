@@ -49,6 +49,8 @@ FILES = {
     ),
     "app/node_modules/@scope/tool/package.json": b'{"name": "@scope/tool", "version": "2.0.1"}',
     "app/node_modules/broken/package.json": b"{",
+    "app/node_modules/deep/package.json": b"[" * 100_000,
+    "app/node_modules/versionless/package.json": b'{"name": "versionless", "version": null}',
     "app/node_modules/odd/package.json": b"[]",
     "app/node_modules/slash/package.json": b'{"name": "/", "version": "1"}',
     "app/node_modules/nameless/package.json": b'{"version": "1"}',

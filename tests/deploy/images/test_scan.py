@@ -104,6 +104,12 @@ def test_a_vulnerability_is_ignored_under_any_of_its_names(tmp_path: Path, id: s
     assert report.document()["vulnerabilities"][0]["until"] == "2026-06-01"
 
 
+def test_an_ignore_about_a_package_hides_no_secret(tmp_path: Path) -> None:
+    said = IGNORE.format(id="app/.env", expires="2026-06-01")
+    (tmp_path / "scan.toml").write_text(f'{said}\npackage = "requests"\n')
+    assert scanned(tmp_path, files={"app/.env": ENV}).exit_code == 1
+
+
 def test_files_that_were_not_read_whole_are_said(tmp_path: Path) -> None:
     report = Report("shop:1", "id", (), (), (), "", ("big",), ())
     assert report.notes[0].startswith("of big only the first")
@@ -148,6 +154,17 @@ def test_the_scanner_that_is_installed_is_asked_about_the_image(programs: Path) 
     assert vulnerabilities("trivy", "shop:1") == []
 
 
+def test_ignores_of_the_scanners_themselves_that_lie_around_have_no_say(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".trivyignore").write_text("CVE-2026-0002\n")
+    monkeypatch.chdir(tmp_path)
+    (programs / "answer").write_text(json.dumps(TRIVY))
+    program(programs, "trivy", f"test -e .trivyignore && exit 1; exec /bin/cat {programs}/answer")
+    assert len(vulnerabilities("trivy", "shop:1")) == 2
+
+
+@pytest.mark.parametrize("name", ["grype", "trivy"])
 @pytest.mark.parametrize(
     ("script", "why"),
     [
@@ -157,10 +174,10 @@ def test_the_scanner_that_is_installed_is_asked_about_the_image(programs: Path) 
         ("echo '[]'", "not what it documents"),
     ],
 )
-def test_a_scanner_that_cannot_tell_is_an_error_and_never_clean(programs: Path, script: str, why: str) -> None:
-    program(programs, "grype", script)
+def test_a_scanner_that_cannot_tell_is_an_error_and_never_clean(programs: Path, name: str, script: str, why: str) -> None:
+    program(programs, name, script)
     with pytest.raises(Refused, match="cannot tell") as caught:
-        vulnerabilities("grype", "shop:1")
+        vulnerabilities(name, "shop:1")
     assert why in caught.value.why
 
 

@@ -144,8 +144,10 @@ def test_keys_that_dependencies_test_with_are_fine_and_tokens_there_are_not() ->
     ("name", "value", "kind"),
     [
         ("DB_PASSWORD", "hunter2hunter2", "value of DB_PASSWORD"),
+        ("PGPASSWORD", "hunter2hunter2", "value of PGPASSWORD"),
         ("api-key", "hunter2", "value of api-key"),
         ("DATABASE_URL", "postgres://shop:hunter2@db/shop", "password in DATABASE_URL"),
+        ("DATABASE_URL", "postgres://shop:hu@nter:2@db/shop", "password in DATABASE_URL"),
         ("MISC", TOKENS["Stripe key"], "Stripe key"),
     ],
 )
@@ -177,8 +179,17 @@ def test_variables_that_hold_none_are_fine(name: str, value: str) -> None:
 
 def test_a_build_argument_and_an_option_in_a_step_are_found_and_masked() -> None:
     step = f"RUN |2 VERSION=1 NPM_TOKEN=hunter2hunter2 npm ci --api-key='hunter2' https://me:hunter2@example.com {TOKENS['npm token']}"
-    assert [hit.kind for hit in in_command(step)] == ["npm token", "value of NPM_TOKEN", "value of api-key"]
+    assert [hit.kind for hit in in_command(step)] == [
+        "npm token", "password in an address", "value of NPM_TOKEN", "value of api-key",
+    ]  # fmt: skip
     assert masked(step) == "RUN |2 VERSION=1 NPM_TOKEN=… npm ci api-key=… https://me:…@example.com …"
+
+
+def test_a_login_in_an_address_of_a_step_is_found_once_and_masked_whatever_its_password() -> None:
+    plain, option = "RUN curl https://me:p@ss:w0rd@example.com/x", "RUN pip install --index-url=https://me:hunter2@example.com it"
+    assert [hit.kind for hit in in_command(plain)] == ["password in an address"]
+    assert [hit.kind for hit in in_command(option)] == ["password in index-url"]
+    assert masked(plain) == "RUN curl https://me:…@example.com/x"
 
 
 def test_steps_that_read_a_secret_from_its_mount_are_fine() -> None:

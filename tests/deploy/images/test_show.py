@@ -13,7 +13,7 @@ from deploy.images.bases import Base
 from deploy.images.scan import Ignored, Report, scan
 from deploy.images.size import Size
 from ops.console import Console
-from ops.errors import Refused
+from ops.errors import ConfigError, Refused
 from tests.deploy.images.made import image
 from tests.deploy.images.test_scan import MENDED, WAITING
 
@@ -88,5 +88,16 @@ def test_nobody_to_ask_about_vulnerabilities_is_refused_with_a_way_out(tmp_path:
 def test_a_bill_has_the_time_of_the_commit_or_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     assert tasks._epoch(None, {"created": "2026-01-01T00:00:00.5Z"}) == 1_767_225_600
+    assert tasks._epoch(None, {}) == tasks._epoch(None, {"created": ""}) == 0
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "7")
     assert tasks._epoch(None, {}) == 7
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(ConfigError, match="is no time"):
+        tasks._epoch(None, {})
+
+
+def test_a_bill_that_cannot_be_written_where_it_shall_be_is_a_mistake_of_the_command(tmp_path: Path) -> None:
+    tasks._write(tmp_path / "bill.json", "{}")
+    assert (tmp_path / "bill.json").read_text() == "{}"
+    with pytest.raises(ConfigError, match=r"none/bill.json cannot be written"):
+        tasks._write(tmp_path / "none" / "bill.json", "{}")

@@ -20,7 +20,7 @@ def test_a_budget_is_found_under_its_table() -> None:
     assert budget(BUDGETS, "templates", "node") is budget(BUDGETS, "compressed_mb", "deep") is None
 
 
-@pytest.mark.parametrize("value", [0, -1, "60", True])
+@pytest.mark.parametrize("value", [0, -1, "60", True, float("nan"), float("inf")])
 def test_what_is_no_size_is_an_error(value: object) -> None:
     with pytest.raises(ConfigError, match="is no size"):
         budget({"example": {"compressed_mb": value}}, "example")
