@@ -45,9 +45,12 @@ def save(image: ImageRef, folder: Path, engine: APIClient, run: str = "") -> Arc
 def load(folder: Path, engine: APIClient) -> Archived:
     """Put the image of a folder on the engine and make sure that it is what the folder says. Raises Refused, Failed."""
     known = read(folder)
+    if not (folder / IMAGE).is_file():
+        raise Refused(f"there is no {IMAGE}", where=str(folder), why=f"{ABOUT} tells of one", fix="inv docker.save")
     with (folder / IMAGE).open("rb") as file:
-        for _ in engine.load_image(file):
-            pass  # the answer ends when the engine has all of it
+        for said in engine.load_image(file):  # it ends when the engine has all of it
+            if why := said.get("error") or said.get("message"):
+                raise Failed("the engine does not take the archive", where=str(folder / IMAGE), why=why)
     from ops.engine import NotFound
 
     try:

@@ -12,6 +12,7 @@ from deploy.plan import Plan
 from deploy.release import Summary
 from deploy.show import TITLES
 from ops.errors import TidegateError
+from ops.program import called
 
 FILE = "GITHUB_STEP_SUMMARY"
 _ACTIVE = re.compile(r"([\\`*_{}\[\]<>|#~])")
@@ -32,7 +33,7 @@ class Page:
             parts += [_list([f"refused: {one}" for one in plan.refusals] + list(plan.notes)), _steps(plan)]
         if summary:
             parts += [_phases(summary), _users(summary), _list(summary.notes)]
-        return "\n\n".join(filter(None, parts)) + "\n"
+        return called("\n\n".join(filter(None, parts))) + "\n"
 
 
 @contextmanager

@@ -38,8 +38,9 @@ def run(command: Sequence[str], folder: Path, **environment: str) -> subprocess.
     ours: Mapping[str, str] = {**os.environ, **environment}
     try:
         return subprocess.run(
-            command, cwd=folder, env=ours, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+            command, cwd=folder, env=ours, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=PATIENCE, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         name = Path(command[0]).name
         raise Refused(f"{name} did not end within {PATIENCE:g} s", fix="run it again when the network is better") from error

@@ -51,7 +51,7 @@ class Printer:
     def build(self, line: str) -> None:
         """Pass the build's output on when it was asked for."""
         if self._verbose and line:
-            self._console.say(f"      {line}", "dim")
+            self._console.quote(f"      {line}", "dim")
 
     def backup(self, server: str, event: Mapping[str, Any]) -> None:
         """Tell what the backup says while it runs."""

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CLONE, WHEEL = "inv", "tidegate"
 NAME = WHEEL if ROOT.name == "_app" else CLONE  # as the wheel lays it out
 TASKS = ("audit", "backup", "config", "coverage", "deploy", "docker", "init", "monitoring", "sandbox", "server", "services")
-_COMMAND = re.compile(rf"\b{CLONE}(?= (?:{'|'.join(TASKS)})\b)")
+_COMMAND = re.compile(rf"(?<![\w./-]){CLONE}(?= (?:{'|'.join(TASKS)})\b)")
 
 
 def called(text: str, program: str = NAME) -> str:

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+from packaging.utils import canonicalize_name
 from pydantic import Field, ValidationError
 
 from deploy.audit.model import Accepted, Finding, shown
@@ -31,8 +32,10 @@ class Ignore(Model):
 
     def covers(self, finding: Finding) -> bool:
         """Say whether it is about that finding, under any of its names."""
-        advisory = finding.advisory
-        return self.id in advisory.names and self.package in (None, advisory.package)
+        advisory, package = finding.advisory, self.package
+        if package and finding.lock.kind == "Python":
+            package = canonicalize_name(package)
+        return self.id in advisory.names and package in (None, advisory.package)
 
     def __str__(self) -> str:
         return self.id + (f" of {self.package}" if self.package else "")

@@ -101,7 +101,11 @@ class _Gone:
         """Tell whether a path of an earlier layer is not seen any more."""
         parts = path.split("/")
         above = ("/".join(parts[:count]) for count in range(1, len(parts)))
-        return path in self._paths or any(f"{folder}/" in self._paths or folder in self._paths for folder in above)
+        return (
+            path in self._paths
+            or "/" in self._paths
+            or any(f"{folder}/" in self._paths or folder in self._paths for folder in above)
+        )
 
 
 def _file(view: _View, path: str, content: IO[bytes], size: int) -> None:

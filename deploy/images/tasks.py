@@ -143,9 +143,8 @@ def scan(
         console.document(report.document())
         if report.exit_code:
             raise Exit(f"✗ {name} is not to be shipped", report.exit_code)
-        console.say(
-            f"nothing speaks against {name}" if report.vulnerabilities is not None else f"no secret is in {name}", "green"
-        )
+        verdict = "no secret is in" if report.vulnerabilities is None else "nothing speaks against"
+        console.say(f"{verdict} {name}", "green")
 
 
 def _write(file: Path, text: str) -> None:

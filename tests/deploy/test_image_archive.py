@@ -34,6 +34,9 @@ class Engine:
 
     def load_image(self, file: IO[bytes]) -> Iterator[dict[str, str]]:
         name, _, content = file.read().decode().partition(" ")
+        if name == "broken":
+            yield {"errorDetail": "…", "error": "invalid tar header"}
+            return
         self.images[name] = content
         yield {"stream": "Loaded"}
 
@@ -77,6 +80,19 @@ def test_an_archive_of_another_name_fails(folder: Path) -> None:
     (folder / IMAGE).write_bytes(b"evil:1 f00d")
     with pytest.raises(Failed, match=r"holds no tidegate/shop:1\.4\.0"):
         load(folder, engine())
+
+
+def test_an_archive_without_its_image_is_refused(folder: Path) -> None:
+    (folder / IMAGE).unlink()
+    with pytest.raises(Refused, match=r"there is no image\.tar"):
+        load(folder, engine())
+
+
+def test_an_archive_that_the_engine_does_not_take_fails_with_its_words(folder: Path) -> None:
+    (folder / IMAGE).write_bytes(b"broken")
+    with pytest.raises(Failed, match="does not take the archive") as caught:
+        load(folder, engine(**{REF.name: "f00d"}))
+    assert caught.value.why == "invalid tar header"
 
 
 def test_no_image_at_all_says_which_run_to_name(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from deploy.plan import Phase, Plan
 from deploy.release import Summary
 from deploy.steps import StartEdge
 from ops.errors import Failed
+from ops.program import WHEEL, called
 
 PLAN = Plan("deploy", "staging", "3-1.4.0", "1.4.0", {"web-1": "2-1.3.0", "web-2": None}, notes=("the schema has moved",))
 DONE = Summary("deploy", "staging", "done", "3-1.4.0", "1.4.0", ["web-1"], url="https://shop.example", seconds=12.34, backup="20260101-1",
@@ -56,6 +57,11 @@ def test_a_failure_tells_what_where_and_next_but_not_its_cause() -> None:
     assert "| ship the image | 1.00 s |" in text
     assert "took" not in text.splitlines()[4]
     assert "hunter2" not in text
+
+
+def test_commands_are_told_as_people_here_type_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.job_page.called", lambda text: called(text, WHEEL))
+    assert "next: tidegate deploy.logs" in Page(PLAN).render(Failed("it failed", fix="inv deploy.logs"))
 
 
 def test_what_ended_before_there_was_a_plan_is_told() -> None:

@@ -131,7 +131,8 @@ def test_known_vulnerabilities_are_asked_of_the_scanner_that_is_there(project: P
         "FixedVersion": "2",
         "Severity": "HIGH",
     }
-    (tmp_path / "trivy").write_text(f"#!/bin/sh\necho '{json.dumps({'Results': [{'Vulnerabilities': [flaw]}]})}'\n")
+    report = {"SchemaVersion": 2, "Results": [{"Vulnerabilities": [flaw]}]}
+    (tmp_path / "trivy").write_text(f"#!/bin/sh\necho '{json.dumps(report)}'\n")
     (tmp_path / "trivy").chmod(0o755)
     assert "CVE-2026-0002" in project.inv("docker.scan", "--version", "v1", code=1, path=str(tmp_path))
 

@@ -17,8 +17,8 @@ from ops.errors import Failed, Refused
 from ops.link import Link
 from tests import an_engine
 from tests.an_engine import framed
-from tests.local_ssh import HOST, environment, install_ssh
-from tests.monitoring.on_engine import FORWARD, container
+from tests.local_ssh import HOST, environment
+from tests.monitoring.on_engine import container, install_forwarding_ssh
 
 ME = os.getuid()
 
@@ -33,7 +33,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[an_engin
 
 @pytest.fixture
 def one(engine: an_engine.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    install_ssh(tmp_path, monkeypatch)(FORWARD)
+    install_forwarding_ssh(tmp_path, monkeypatch)
     monkeypatch.setattr(server, "FOLDER", str(tmp_path / "home/monitoring"))
     monkeypatch.setattr(server, "HOME", str(tmp_path / "home"))
     link = Link(environment(tmp_path), HOST)

@@ -22,9 +22,9 @@ from ops.console import Console
 from ops.errors import Refused
 from ops.link import Link
 from tests import an_engine
-from tests.local_ssh import HOST, environment, install_ssh
+from tests.local_ssh import HOST, environment
 from tests.monitoring.a_stack import stack, target, targets
-from tests.monitoring.on_engine import FORWARD, container
+from tests.monitoring.on_engine import container, install_forwarding_ssh
 from tests.monitoring.test_upgrade import DeadError, FakeStack
 from tests.monitoring.test_upgrade import Server as Upgraded
 
@@ -38,7 +38,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[an_engin
 
 @pytest.fixture
 def link(engine: an_engine.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
-    install_ssh(tmp_path, monkeypatch)(FORWARD)
+    install_forwarding_ssh(tmp_path, monkeypatch)
     found = Link(environment(tmp_path), HOST)
     found.hello()
     yield found

@@ -47,6 +47,7 @@ def test_every_task_is_known_to_be_one() -> None:
         ("mend it, then inv backup.run; inv server.check", "mend it, then tidegate backup.run; tidegate server.check"),
         ("inv deployment", "inv deployment"),
         ("dinv deploy", "dinv deploy"),
+        ("/opt/inv deploy, my-inv deploy", "/opt/inv deploy, my-inv deploy"),
         ("inv rm -rf /", "inv rm -rf /"),
         ("", ""),
     ],

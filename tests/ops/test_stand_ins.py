@@ -198,7 +198,7 @@ def test_a_client_that_can_build_is_installed_where_there_is_none(
     monkeypatch.setattr(build_client, "install", lambda names, report: installed.extend(names))
     with pytest.raises(Refused, match="no docker client on this machine"):
         build_client.build_cli()
-    assert installed == ["docker-buildx", "docker.io"], "the client is a package of its own on newer Debians alone"
+    assert installed == ["docker-buildx", "docker.io"], "the client is a package of its own from Debian 13 on"
     monkeypatch.setattr(
         build_client, "install", lambda names, report: monkeypatch.setattr(build_client, "_has_buildx", lambda: True)
     )

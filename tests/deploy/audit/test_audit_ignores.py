@@ -29,7 +29,7 @@ def parse(*tables: dict[str, Any], **said: Any) -> ignores.Settings:
 
 
 @pytest.mark.parametrize("id", ["PYSEC-2023-74", "CVE-2023-32681", "GHSA-j8r2-6x86-q33q"])
-@pytest.mark.parametrize("package", [None, "requests"])
+@pytest.mark.parametrize("package", [None, "requests", "Requests"])
 def test_an_ignore_covers_a_finding_under_any_of_its_names(id: str, package: str | None) -> None:
     settings = parse(ignore(id, package=package))
     marked, unused = ignores.apply([FOUND], settings.ignore)

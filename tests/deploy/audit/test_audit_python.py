@@ -169,6 +169,15 @@ def test_a_tool_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.M
         ask([PIN], NOBODY, vouched=True)
 
 
+def test_a_tool_that_fails_in_another_encoding_is_told_in_what_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "pip-audit", r"printf 'caf\351' >&2; exit 1")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    with pytest.raises(Refused, match="caf\N{REPLACEMENT CHARACTER}"):
+        ask([PIN], NOBODY, vouched=True)
+
+
 def test_a_tool_that_fails_without_a_word_is_told_by_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "pip-audit", "exit 7")
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))

@@ -24,7 +24,7 @@ def test_an_image_without_secrets_is_clean() -> None:
     assert seen({"etc/": None, "etc/passwd": b"root:x:0:0::/:/bin/sh\n", "etc/link": LINK, "empty": b""}) == []
 
 
-@pytest.mark.parametrize("hides", ["app/.wh..env", "app/.wh..wh..opq", ".wh.app"])
+@pytest.mark.parametrize("hides", ["app/.wh..env", "app/.wh..wh..opq", ".wh.app", ".wh..wh..opq"])
 def test_what_a_later_layer_deletes_is_found(hides: str) -> None:
     assert seen({"app/.env": ENV}, {hides: b""}) == [("app/.env", "environment file", 1, True)]
 
