@@ -18,7 +18,7 @@ from ops import menu
 from ops.menu import DRY, ENV, JSON, VERBOSE, YES, collection, environment_of, opened, project
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from backup.for_deploy import DeployBackups
     from deploy.model import HostState
@@ -82,21 +82,23 @@ def _release(kind: str, env: str, *, json: bool, yes: bool, verbose: bool, dry_r
 
             interrupt_once()
             printer = show.Printer(console, verbose=verbose)
-            backups = _deploy_backups(environment, printer)
-            done = release(kind, session, Options(dry_run=dry_run, **asked), os.environ, printer, confirm, backups, watch, begun)
+            backups = _deploy_backups(environment, console.environ, printer)
+            done = release(
+                kind, session, Options(dry_run=dry_run, **asked), console.environ, printer, confirm, backups, watch, begun
+            )
             show.summary(console, done)
             console.document(show.plan_document(page.plan) if dry_run and page.plan else show.summary_document(done))
             if done.result == "declined":
                 raise Exit("declined, nothing was changed", 3)
 
 
-def _deploy_backups(environment: Environment, printer: Printer) -> DeployBackups | None:
+def _deploy_backups(environment: Environment, environ: Mapping[str, str], printer: Printer) -> DeployBackups | None:
     """Return how a deploy has the data saved; a deploy itself knows no backups."""
     if environment.app.backup is None:
         return None
     from backup.for_deploy import DeployBackups
 
-    return DeployBackups(environment, os.environ, printer.backup)
+    return DeployBackups(environment, environ, printer.backup)
 
 
 @task(help={**ENV, **JSON, **YES, **DRY})
@@ -126,7 +128,7 @@ def _install_backups(console: Console, environment: Environment) -> None:
     if environment.app.backup:
         from backup import commands, progress
 
-        done = commands.install(environment, os.environ, progress.Printer(console, len(environment.hosts)))
+        done = commands.install(environment, console.environ, progress.Printer(console, len(environment.hosts)))
         for server in done.results:
             console.say(f"  {server}: backup program and settings are there")
         tell_errors(done)
@@ -176,9 +178,9 @@ def rehearse(
 
             interrupt_once()
             printer = Printer(console, verbose=verbose)
-            ahead = rehearsal.bring(session, Options(version=version or None), os.environ, printer)
+            ahead = rehearsal.bring(session, Options(version=version or None), console.environ, printer)
             trial = rehearsing.Trial(ahead.image, ahead.command, ahead.environment, ahead.timeout)
-            done = rehearsing.rehearse(environment, os.environ, BackupPrinter(console, len(environment.hosts)), id, trial)
+            done = rehearsing.rehearse(environment, console.environ, BackupPrinter(console, len(environment.hosts)), id, trial)
         failed = rehearsed(console, done, ahead.version)
         console.document(done.document())
         tell_errors(done)
@@ -228,12 +230,12 @@ def init(c: Context, name: str = "", port: int = 0, template: str = "", list: bo
 
 
 @task(help={**JSON, "offline": "ask no service but this folder of OSV or RustSec records", "osv-url": "the OSV service to ask"})
-def audit(c: Context, offline: str = "", osv_url: str = "", json: bool = False) -> None:
+def audit(c: Context, offline: str | None = None, osv_url: str | None = None, json: bool = False) -> None:
     """Look for known vulnerabilities in what the app's lock files hold."""
     with opened(json=json) as console:
-        from deploy.audit.auditing import audit_app
+        from deploy.audit.auditing import audit_typed
 
-        if code := audit_app(console, project().app, offline, osv_url):
+        if code := audit_typed(console, [project().app.context], offline, osv_url):
             raise Exit(code=code)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, task
@@ -103,7 +102,7 @@ def backup_restore(
 
         environment = environment_of(env)
         interrupt_once()
-        planned = restoring.plan(environment, os.environ, id, tuple(filter(None, source.split(","))))
+        planned = restoring.plan(environment, console.environ, id, tuple(filter(None, source.split(","))))
         show.to_replace(console, planned)
         if not force:
             restoring.require_one_writer(environment, planned)
@@ -112,7 +111,7 @@ def backup_restore(
         if not console.confirm(f"replace the live data of {environment.app.name} in {environment.name} with backup {id}?"):
             raise Exit("declined, nothing was changed", 3)
         printer = progress.Printer(console, len(environment.hosts))
-        done = restoring.restore(environment, os.environ, printer, id, planned, force=force, skip_safety=skip_safety)
+        done = restoring.restore(environment, console.environ, printer, id, planned, force=force, skip_safety=skip_safety)
         show.restored(console, done)
         console.document(done.document())
         tell_errors(done)
@@ -138,7 +137,7 @@ def backup_schedule(c: Context, env: str = "sandbox", remove: bool = False, yes:
             return not todo or not environment.approve or console.confirm(f"change {server}?")
 
         printer = Printer(console, len(environment.hosts))
-        done = scheduling.schedule(environment, os.environ, printer, confirm, remove=remove)
+        done = scheduling.schedule(environment, console.environ, printer, confirm, remove=remove)
         if done is None:
             raise Exit("declined, nothing was changed", 3)
         show.scheduled(console, done)
@@ -166,7 +165,9 @@ def _backup(command: str, shown: str, env: str, *, json: bool, **asked: Any) -> 
 
         environment = environment_of(env)
         interrupt_once()
-        done = getattr(commands, command)(environment, os.environ, progress.Printer(console, len(environment.hosts)), **asked)
+        done = getattr(commands, command)(
+            environment, console.environ, progress.Printer(console, len(environment.hosts)), **asked
+        )
         stale = getattr(show, shown)(console, done) if done.results else None
         console.document(done.document())
         tell_errors(done)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from posixpath import normpath
+from typing import TYPE_CHECKING, Any
 
-from deploy.image import VERSION
+from deploy.image import VERSION, image_name
 from deploy.model import ImageRef
 from ops.errors import Failed, Refused
 from ops.names import LABEL_CONTENT
@@ -16,9 +18,12 @@ from ops.names import LABEL_CONTENT
 if TYPE_CHECKING:
     from docker import APIClient
 
+    from ops.config import App
+
 IMAGE, ABOUT = "image.tar", "image.json"
 OUTPUT = "GITHUB_OUTPUT"
 _CHUNK = 1 << 20
+_FULL_NAME = "io.containerd.image.name"
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,17 @@ def save(image: ImageRef, folder: Path, engine: APIClient, run: str = "") -> Arc
     return known
 
 
-def load(folder: Path, engine: APIClient) -> Archived:
-    """Put the image of a folder on the engine and make sure that it is what the folder says. Raises Refused, Failed."""
+def load(folder: Path, engine: APIClient, apps: Iterable[App]) -> Archived:
+    """Put the image of a folder on the engine: it is of one of those apps, and what the folder says. Raises Refused, Failed."""
     known = read(folder)
+    ours = {image_name(app, known.version) for app in apps}
+    if known.name not in ours:
+        raise Refused(f"{known.name} is no image of this app", where=str(folder), why=f"that is {' or '.join(sorted(ours))}",
+                      fix="build it with the ops.toml that is here: inv docker.save")  # fmt: skip
     if not (folder / IMAGE).is_file():
         raise Refused(f"there is no {IMAGE}", where=str(folder), why=f"{ABOUT} tells of one", fix="inv docker.save")
+    if others := _names(folder / IMAGE) - {known.name}:
+        raise Refused(f"the archive holds more than {known.name}", where=str(folder / IMAGE), why=", ".join(sorted(others)))
     with (folder / IMAGE).open("rb") as file:
         for said in engine.load_image(file):  # it ends when the engine has all of it
             if why := said.get("error") or said.get("message"):
@@ -60,6 +71,33 @@ def load(folder: Path, engine: APIClient) -> Archived:
     if labels.get(LABEL_CONTENT) != known.content:
         raise Refused(f"{known.name} was not built from what {ABOUT} says", where=str(folder), fix="build it again")
     return known
+
+
+def _names(archive: Path) -> set[str]:
+    """Return every name that an engine would give to something in an archive. Raises Failed."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            members = [(normpath(one.name), tar.extractfile(one)) for one in tar if normpath(one.name) in _NAMES]
+            return {name for member, file in members if file for name in _NAMES[member](json.load(file))}
+    except (tarfile.TarError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise Failed("this is no archive of an image", where=str(archive), why=str(error)) from None
+
+
+def _of_index(told: Mapping[str, Any]) -> list[str]:
+    annotations = [one.get("annotations") or {} for one in told["manifests"]]
+    return [found[_FULL_NAME].removeprefix("docker.io/") for found in annotations if _FULL_NAME in found]
+
+
+def _of_repositories(told: Mapping[str, Mapping[str, str]]) -> list[str]:
+    return [f"{name}:{tag}" for name, tags in told.items() for tag in tags]
+
+
+# The files that name images, one per format: an archive may have all three, and which of them counts depends on the engine.
+_NAMES: Mapping[str, Callable[[Any], list[str]]] = {
+    "manifest.json": lambda told: [name for one in told for name in one["RepoTags"] or ()],
+    "index.json": _of_index,
+    "repositories": _of_repositories,
+}
 
 
 def read(folder: Path) -> Archived:

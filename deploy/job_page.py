@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,16 @@ def job_page(environ: Mapping[str, str]) -> Iterator[Page]:
         raise
     finally:
         if file := environ.get(FILE):
-            with Path(file).open("a", encoding="utf-8") as written:
-                written.write(page.render(error) + "\n")
+            _append(Path(file), page.render(error) + "\n")
+
+
+def _append(file: Path, text: str) -> None:
+    """Write the page; that it cannot be written is a remark, for the servers are what the command has made of them."""
+    try:
+        with file.open("a", encoding="utf-8") as written:
+            written.write(text)
+    except OSError as error:
+        sys.stderr.write(f"the page of this job is not written: {error}\n")
 
 
 def _outcome(plan: Plan | None, summary: Summary | None, error: BaseException | None) -> str:

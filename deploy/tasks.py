@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from invoke import Context, Exit, task
@@ -108,7 +107,9 @@ def _services(kind: str, env: str, *, yes: bool) -> None:
             console.say(f"  {text}")
 
         interrupt_once()
-        agreed = services.up(environment, os.environ, say, confirm) if kind == "up" else services.down(environment, say, confirm)
+        agreed = (
+            services.up(environment, console.environ, say, confirm) if kind == "up" else services.down(environment, say, confirm)
+        )
         if not agreed:
             raise Exit("declined, nothing was changed", 3)
         console.say("the services are up and healthy" if kind == "up" else "the services are down", "green")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from invoke import Context, Exit, task
@@ -25,7 +24,7 @@ def monitoring_up(c: Context, env: str = "sandbox", json: bool = False) -> None:
 
         interrupt_once()
         try:
-            done = up.up(environment_of(env), os.environ, lambda server, what: console.say(f"  {server}: {what}", "dim"))
+            done = up.up(environment_of(env), console.environ, lambda server, what: console.say(f"  {server}: {what}", "dim"))
         except KeyboardInterrupt:
             raise Exit(f"interrupted; what runs goes on, inv monitoring.up -e {env} brings it to its end", 1) from None
         show.came_up(console, done)
@@ -140,7 +139,7 @@ def monitoring_check(c: Context, env: str = "sandbox", json: bool = False) -> No
     with opened(json=json) as console:
         from monitoring import checked, checking
 
-        found = checking.check_of(environment_of(env), os.environ)
+        found = checking.check_of(environment_of(env), console.environ)
         checked.show(console, found)
         console.document(found.document())
         if not found.ok:
@@ -165,7 +164,9 @@ def monitoring_upgrade(
             return console.confirm(f"upgrade the stack of {env}?")
 
         wish = upgrading.Wish(refresh=refresh, go_on=go_on, put_back=put_back)
-        done = upgrading.upgrade_of(environment_of(env), os.environ, wish, agree, lambda what: console.say(f"  {what}", "dim"))
+        done = upgrading.upgrade_of(
+            environment_of(env), console.environ, wish, agree, lambda what: console.say(f"  {what}", "dim")
+        )
         console.document({"environment": env, "done": done})
         if done == "declined":
             raise Exit("declined, nothing was changed", 3)

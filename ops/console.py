@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -31,6 +31,7 @@ class Console:
 
     def __init__(self, *, as_json: bool = False, assume_yes: bool = False) -> None:
         self.as_json = as_json
+        self.environ: Mapping[str, str] = os.environ  # of a command: with the secrets that no program it starts sees
         self._assume_yes = assume_yes
 
     @cached_property

@@ -31,10 +31,11 @@ def opened(*, json: bool = False, yes: bool = False) -> Iterator[Console]:
     from ops.console import Console
     from ops.errors import TidegateError
     from ops.given_ssh import given_ssh
+    from ops.secrets import given_secrets
 
     console = Console(as_json=json, assume_yes=yes)
     try:
-        with _defects_told(), given_ssh(os.environ):
+        with _defects_told(), given_ssh(os.environ), given_secrets(os.environ) as console.environ:
             yield console
     except TidegateError as error:
         told = {"error": error.what, "where": error.where, "cause": error.why, "next": called(error.fix)}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +45,32 @@ def resolve_secrets(
     return {name: Secret(values[name]) for name in wanted}
 
 
+@contextmanager
+def given_secrets(environ: MutableMapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """Take the variable of secrets out of the environment while it lasts, and hand out all that was there.
+
+    No program that is started gets to see it. Raises ConfigError for a text that is not understood.
+    """
+    text = environ.pop(GIVEN, None)
+    if text is None:
+        yield environ
+        return
+    try:
+        if environ.get("GITHUB_ACTIONS"):
+            _mask(read_env_text(text, GIVEN).values())
+        yield ChainMap({GIVEN: text}, environ)
+    finally:
+        environ[GIVEN] = text
+
+
+def _mask(values: Iterable[str]) -> None:
+    """Tell GitHub what to hide in its log, by its own command: of a secret it knows the lines, not the values in them."""
+    for value in filter(None, values):
+        escaped = value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+        sys.stderr.write(f"::add-mask::{escaped}\n")  # which it reads as it reads stdout; that may be one JSON document
+    sys.stderr.flush()
+
+
 def env_file(environment: Environment) -> Path:
     """Return the path of an environment's private file of secrets."""
     return environment.project_root / f".env.{environment.name}"
@@ -58,7 +87,7 @@ def _from_commands(
 ) -> tuple[dict[str, str], list[str]]:
     """Run the commands side by side; each runs once, however many secrets name it."""
     deadline = time.monotonic() + timeout
-    variables = {**environ, "TIDEGATE_ENVIRONMENT": environment.name}
+    variables = {name: value for name, value in environ.items() if name != GIVEN} | {"TIDEGATE_ENVIRONMENT": environment.name}
     distinct = dict.fromkeys(commands.values())
     started = {command: _start(command, environment.project_root, variables) for command in distinct}
     results = {command: _finish(process, deadline, timeout) for command, process in started.items()}

@@ -5,6 +5,7 @@ The wheel is built with what `version` returns, so the two agree; hence it needs
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from importlib import metadata
@@ -13,7 +14,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGED = ROOT.name == "_app"  # as the wheel lays it out
 UNKNOWN = "0"
-_DESCRIBE = ("describe", "--tags", "--long", "--always", "--dirty", "--abbrev=7", "--match=v[0-9]*")
+_DESCRIBE = (
+    "describe",
+    "--tags",
+    "--long",
+    "--always",
+    "--dirty",
+    "--abbrev=7",
+    "--match=v[0-9]*",
+    "--exclude=*-*",
+)  # a release's name has no hyphen
+_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")  # of the hook that runs us
 _DESCRIBED = re.compile(r"(?:v(?P<tag>\d[\w.]*)-(?P<later>\d+)-g)?(?P<commit>[0-9a-f]+)(?P<dirty>-dirty)?")
 
 
@@ -39,8 +50,9 @@ def from_git(described: str) -> str:
 def _of_clone(root: Path) -> str:
     if not (root / ".git").exists():  # the repository around it, if any, is another project's
         return ""
+    here = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     try:
-        done = subprocess.run(["git", "-C", root, *_DESCRIBE], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", root, *_DESCRIBE], env=here, capture_output=True, text=True, check=False)
     except OSError:
         return ""
     return from_git(done.stdout.strip())

@@ -13,9 +13,8 @@ from deploy.audit import cargo_audit, ignores, npm_audit, osv, osv_service, pip_
 from deploy.audit.locks import find
 from deploy.audit.model import Advisory, Answer, Finding, Gap, Lock, Pin, Report, shown
 from deploy.audit.show import show
-from ops.config import App
 from ops.console import Console
-from ops.errors import Refused
+from ops.errors import ConfigError, Refused
 
 OLD = timedelta(days=30)
 
@@ -51,9 +50,13 @@ def audit(targets: Sequence[Path], now: datetime, *, offline: Path | None = None
     return _judged(work)
 
 
-def audit_app(console: Console, app: App, offline: str, url: str) -> int:
-    """Audit the folder that an app's image is built from, and show the report; returns the exit code."""
-    report = audit([app.context], datetime.now(UTC), offline=Path(offline) if offline else None, url=url or pip_audit.SERVICE)
+def audit_typed(console: Console, targets: Sequence[Path], offline: str | None, url: str | None) -> int:
+    """Audit as somebody typed it, and show the report; returns the exit code. Raises ConfigError for an option that is empty."""
+    for option, value in (("--offline", offline), ("--osv-url", url)):
+        if value == "":  # must not mean "not given": that asks a service on the internet
+            fix = f"give {option} a value, or leave it out"
+            raise ConfigError(f"{option} is empty", why="an unset variable of the shell looks like this", fix=fix)
+    report = audit(targets, datetime.now(UTC), offline=Path(offline) if offline else None, url=url or pip_audit.SERVICE)
     show(console, report)
     return report.exit_code
 
@@ -123,7 +126,7 @@ def _judged(work: _Work) -> Report:
         findings += marked
         if not work.gaps:
             file = shown(project / ignores.FILE)
-            work.warnings += [f"{file}: nothing is found any more that the ignore of {one} is about: remove it" for one in unused]
+            work.warnings += [ignores.unneeded(file, one) for one in unused]
     return Report(tuple(dict.fromkeys(work.asked)), tuple(work.audited), tuple(findings), tuple(work.gaps), tuple(work.warnings))
 
 

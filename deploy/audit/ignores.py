@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from packaging.utils import canonicalize_name
 from pydantic import Field, ValidationError
 
-from deploy.audit.model import Accepted, Finding, shown
+from deploy.audit.model import Accepted, Advisory, Finding, shown
 from ops.config_problems import ConfigProblems, Problem, from_pydantic
 from ops.config_types import Model
 from ops.errors import ConfigError
@@ -30,12 +30,10 @@ class Ignore(Model):
     expires: date
     package: Line | None = None
 
-    def covers(self, finding: Finding) -> bool:
+    def covers(self, advisory: Advisory) -> bool:
         """Say whether it is about that finding, under any of its names."""
-        advisory, package = finding.advisory, self.package
-        if package and finding.lock.kind == "Python":
-            package = canonicalize_name(package)
-        return self.id in advisory.names and package in (None, advisory.package)
+        same = not self.package or canonicalize_name(self.package) == canonicalize_name(advisory.package)
+        return same and self.id in advisory.names
 
     def __str__(self) -> str:
         return self.id + (f" of {self.package}" if self.package else "")
@@ -77,11 +75,16 @@ def apply(findings: Iterable[Finding], ignores: Iterable[Ignore]) -> tuple[list[
     unused = set(left)
     marked = []
     for finding in findings:
-        covering = [one for one in left if one.covers(finding)]
+        covering = [one for one in left if one.covers(finding.advisory)]
         unused -= set(covering)
         accepted = Accepted(covering[0].reason, covering[0].expires) if covering else None
         marked.append(replace(finding, accepted=accepted))
     return marked, [one for one in left if one in unused]
+
+
+def unneeded(file: str, ignore: Ignore) -> str:
+    """Say that an ignore is about nothing that is found."""
+    return f"{file}: nothing is found any more that the ignore of {ignore} is about: remove it"
 
 
 def _in_time(ignore: Ignore, today: date) -> bool:

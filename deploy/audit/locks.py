@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.audit.model import Gap, Kind, Lock, listed, shown
+from deploy.audit.model import Gap, Kind, Lock, shown
 from ops.errors import ConfigError
 
 PYTHON_TOML = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "pylock.*.toml")
@@ -81,12 +82,23 @@ def _python(folder: Path, found: Found) -> list[Lock]:
     """Return the Python locks; a requirements file without hashes is one only where nothing else is."""
     sure = _matching(folder, (*PYTHON_TOML, *PYTHON_LINES))
     texts = _matching(folder, PYTHON_TEXT)
-    hashed = [path for path in texts if "--hash" in path.read_text(errors="replace")]
-    sure += hashed
-    loose = [shown(path) for path in texts if path not in hashed]
-    if sure and loose:
-        found.warnings.append(f"not audited, as there are locks beside: {listed(loose)} without hashes")
+    sure += [path for path in texts if "--hash" in path.read_text(errors="replace")]
+    if sure:
+        spoken_for = {*sure, *_sources(folder, sure)}
+        found.gaps += [_loose(path.relative_to(folder), folder) for path in texts if path not in spoken_for]
     return [Lock(path, "Python", folder) for path in sure or texts]
+
+
+def _sources(folder: Path, locks: Iterable[Path]) -> set[Path]:
+    """Return what locks were compiled from, as the comments of their entries say (`# via -r requirements.txt`)."""
+    texts = (path.read_text(errors="replace") for path in locks)
+    return {folder / name for text in texts for name in re.findall(r"^ *#.* -r ([^\s,]+)", text, re.MULTILINE)}
+
+
+def _loose(name: Path, folder: Path) -> Gap:
+    lock = name.with_suffix(".lock").as_posix()
+    command = HOW_TO_LOCK["Python"].replace("pyproject.toml", name.as_posix()).replace("requirements.lock", lock)
+    return Gap(shown(folder / name), "it has no hashes, and no lock beside was made from it", command)
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO
 
 from deploy.images.layers import Image, Layer
+from deploy.images.packages import of_distribution
 from deploy.images.secret_rules import Hit, in_assignment, in_command, in_file, in_text, masked
 
 LARGEST = 32 * 1024**2  # of a larger file only so much is looked at
@@ -133,10 +134,15 @@ def _finding(path: str, hit: Hit, md5: str = "") -> Finding:
 
 
 def _packaged(files: Mapping[str, bytes]) -> set[tuple[str, str]]:
-    """Return the path and MD5 of each file as its Debian package has it."""
-    lists = [data for path, data in files.items() if path.endswith(".md5sums")]
+    """Return the path and MD5 of each file as a package of the distribution has it; one of the house's own is not public."""
+    public = of_distribution(files)
+    lists = [data for path, data in files.items() if path.endswith(".md5sums") and _package_of(path) in public]
     pairs = (line.split(None, 1) for data in lists for line in data.decode("utf-8", "replace").splitlines())
     return {(pair[1], pair[0]) for pair in pairs if len(pair) == 2}
+
+
+def _package_of(list_: str) -> str:
+    return list_.rpartition("/")[2].removesuffix(".md5sums").partition(":")[0]
 
 
 def in_configuration(image: Image) -> Iterator[Finding]:

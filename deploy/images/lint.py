@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy import programs
 from deploy.images.dockerfile import Instruction, Stage, assignments, lineage, stages
 from deploy.images.secret_rules import in_text, speaks_of_a_secret
 from ops.errors import ConfigError, Failed
@@ -39,8 +38,7 @@ class Setting:
 
 def hadolint() -> Path | None:
     """Return hadolint, the one beside this Python first."""
-    beside = Path(sys.executable).with_name("hadolint")
-    found = str(beside) if beside.exists() else shutil.which("hadolint")
+    found = programs.which("hadolint")
     return Path(found) if found else None
 
 

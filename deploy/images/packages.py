@@ -11,6 +11,8 @@ from typing import Any
 
 _INSTALLED = "installed"
 _NAME = re.compile(r"(@[\w.~-]+/)?[\w.+~-]+")
+_DPKG = re.compile(r"var/lib/dpkg/(status|status\.d/(?!.*\.md5sums$).*)")
+_PUBLIC = re.compile(r".*@([\w-]+\.)*(debian\.org|alioth-lists\.debian\.net|ubuntu\.com)>?\s*")
 
 
 @dataclass(frozen=True, order=True)
@@ -50,12 +52,23 @@ def packages(files: Mapping[str, bytes]) -> tuple[Package, ...]:
     return tuple(sorted(found))
 
 
+def of_distribution(files: Mapping[str, bytes]) -> frozenset[str]:
+    """Return the names of the .deb packages that Debian or Ubuntu maintains, by the address of the maintainer."""
+    blocks = (block for path, data in files.items() if _DPKG.fullmatch(path) for block in _blocks(_text(data)))
+    told = (dict(re.findall(r"^(Package|Maintainer): (.*)$", block, re.MULTILINE)) for block in blocks)
+    return frozenset(one["Package"] for one in told if "Package" in one and _PUBLIC.fullmatch(one.get("Maintainer", "")))
+
+
+def _blocks(text: str) -> list[str]:
+    return re.split(r"\n\s*\n", text)
+
+
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
 def _debian(path: str, text: str) -> Iterator[Package]:
-    for block in re.split(r"\n\s*\n", text):
+    for block in _blocks(text):
         known = dict(re.findall(r"^(Package|Status|Version|Architecture|Source): (.*)$", block, re.MULTILINE))
         if known.get("Status", _INSTALLED).split()[-1:] == [_INSTALLED]:
             source = known.get("Source", "").replace(" (", "@").rstrip(")")
@@ -83,7 +96,7 @@ def _node(path: str, text: str) -> Iterator[Package]:
 
 
 _READERS: tuple[tuple[re.Pattern[str], Callable[[str, str], Iterator[Package]]], ...] = (
-    (re.compile(r"var/lib/dpkg/(status|status\.d/(?!.*\.md5sums$).*)"), _debian),
+    (_DPKG, _debian),
     (re.compile(r"lib/apk/db/installed"), _alpine),
     (re.compile(r".*\.(dist-info/METADATA|egg-info/PKG-INFO)"), _python),
     (re.compile(r".*package\.json"), _node),

@@ -43,6 +43,7 @@ class Report:
     bill: str
     cut: tuple[str, ...] = ()
     vulnerabilities: tuple[Vulnerability, ...] | None = None  # None: nobody looked
+    unused: tuple[Ignore, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -50,18 +51,24 @@ class Report:
         return 1 if self.secrets or any(one.open for one in self.vulnerabilities or ()) else 0
 
     @property
+    def clean(self) -> bool | None:
+        """Tell whether nothing speaks against it; None when nothing was found, but not all was looked for."""
+        return False if self.exit_code else None if self.vulnerabilities is None else True
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """Return what was not looked at."""
+        """Return what was not looked at, and which ignores are about nothing."""
         said = [f"of {path} only the first {LARGEST // 1024**2} MiB were looked at" for path in self.cut]
         said += [] if self.packages else ["no package manager left a record: what is linked into a program is not seen"]
         said += ["known vulnerabilities were not looked for"] if self.vulnerabilities is None else []
+        said += [ignores.unneeded(FILE, one) for one in self.unused]
         return tuple(said)
 
     def document(self) -> dict[str, Any]:
         """Return it for scripts."""
         found = self.vulnerabilities
         return {
-            "image": self.image, "id": self.id, "clean": self.exit_code == 0, "exit_code": self.exit_code, "notes": list(self.notes),
+            "image": self.image, "id": self.id, "clean": self.clean, "exit_code": self.exit_code, "notes": list(self.notes),
             "secrets": [_secret(one) for one in self.secrets],
             "ignored": [{**_secret(one.finding), "reason": one.reason, "until": one.until.isoformat()} for one in self.ignored],
             "packages": len(self.packages),
@@ -84,8 +91,15 @@ def scan(image: Image, root: Path, today: date, epoch: int) -> Report:
 
 def with_vulnerabilities(report: Report, root: Path, today: date, ask: Ask) -> Report:
     """Add what is known against its packages. Raises Refused when that cannot be told, ConfigError."""
-    said: list[Ignore] = [one for name in (FILE, ignores.FILE) for one in ignores.read(root, today, name).ignore]
-    return replace(report, vulnerabilities=tuple(known.apply(ask(report.image), said)))
+    ours, others = (ignores.read(root, today, name).ignore for name in (FILE, ignores.FILE))
+    found = known.apply(ask(report.image), [*ours, *others])
+    unused = tuple(one for one in ours if not _needed(one, report.ignored, found))
+    return replace(report, vulnerabilities=tuple(found), unused=unused)
+
+
+def _needed(mark: Ignore, secrets: Sequence[Ignored], found: Sequence[Vulnerability]) -> bool:
+    hides = not mark.package and any(one.finding.path == mark.id for one in secrets)
+    return hides or any(mark.covers(one.advisory) for one in found)
 
 
 def _secret(one: Finding) -> Mapping[str, Any]:

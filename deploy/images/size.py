@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError
 
 from deploy.images.layers import Image
 from deploy.images.secret_rules import masked
+from ops.config_problems import ConfigProblems, Problem, from_pydantic, unknown_key
+from ops.config_types import Model
 from ops.errors import ConfigError
 
 FILE = "budgets.toml"
 MEGABYTE = 1_000_000
-_KEY = "compressed_mb"
-_BUNDLED = "example"  # the app of this repository has its budget under this name
+_OURS = Path(__file__).resolve().parents[2] / "docker/Dockerfile"  # the example's: its table has that name, whatever the app's is
+_EXAMPLE = ("example",)
+
+
+def _megabytes(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise ValueError("a number of MB above 0")
+    return float(value)
+
+
+class Budget(Model):
+    """A table of budgets.toml."""
+
+    compressed_mb: Annotated[float, BeforeValidator(_megabytes)]
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ def size(image: Image, budget: int | None = None) -> Size:
 
 
 def budget_of(dockerfile: Path, app: str) -> int | None:
-    """Return the budget that a file beside a Dockerfile gives an app, in bytes; None without one. Raises ConfigError."""
+    """Return the budget that a file beside a Dockerfile gives an app, in bytes; None without a file. Raises ConfigError."""
     file = dockerfile.with_name(FILE)
     if not file.is_file():
         return None
@@ -67,22 +83,43 @@ def budget_of(dockerfile: Path, app: str) -> int | None:
         document = tomllib.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise ConfigError("the budgets cannot be read", where=str(file), why=str(error), fix="put it right") from None
-    named = (budget(document, app), budget(document), budget(document, _BUNDLED))
-    return next((one for one in named if one is not None), None)
+    known = budgets(document, str(file))
+    tables = ((app,), (), *([_EXAMPLE] if dockerfile.resolve() == _OURS else []))
+    found = next((known[one] for one in tables if one in known), None)
+    if found is None:
+        names = (".".join(one) for one in known)
+        raise ConfigProblems(
+            [Problem(str(file), app, "a table with its budget, or compressed_mb above all", unknown_key(names, app))]
+        )
+    return found
 
 
-def budget(document: Mapping[str, Any], *table: str) -> int | None:
-    """Return the budget under a table's name (none: at the top), in bytes. Raises ConfigError for what is no size."""
-    found: Any = document
-    for part in table:
-        found = found.get(part) if isinstance(found, Mapping) else None
-    value = found.get(_KEY) if isinstance(found, Mapping) else None
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        where = ".".join((*table, _KEY))
-        raise ConfigError(f"{where} = {value!r} is no size", where=FILE, fix=f"{_KEY} = 60 is 60 MB as they travel")
-    return round(value * MEGABYTE)
+def budgets(document: Mapping[str, Any], file: str = FILE) -> dict[tuple[str, ...], int]:
+    """Return every budget, in bytes, under the table that it stands in (at the top: none). Raises ConfigError."""
+    found: dict[tuple[str, ...], int] = {}
+    problems: list[Problem] = []
+    for path, table in _tables(document):
+        try:
+            found[path] = round(Budget.model_validate(table).compressed_mb * MEGABYTE)
+        except ValidationError as error:
+            problems += _problems(error, file, path)
+    if problems:
+        raise ConfigProblems(problems, fix="compressed_mb = 60 is 60 MB as they travel")
+    return found
+
+
+def _problems(error: ValidationError, file: str, path: tuple[str, ...]) -> list[Problem]:
+    return from_pydantic(error.errors(include_url=False), Budget, lambda key: (file, (*path, *key)))
+
+
+def _tables(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Yield every table that has keys of its own, or nothing at all."""
+    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+    own = {key: value for key, value in table.items() if key not in inner}
+    if own or not inner:
+        yield path, own
+    for key, value in inner.items():
+        yield from _tables(value, (*path, key))
 
 
 def _mb(size: int) -> str:

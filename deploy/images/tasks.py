@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from docker import APIClient
 
     from deploy.image import Source
-    from deploy.images.vulnerabilities import Vulnerability
     from deploy.model import ImageRef
     from ops.config import App, Project
     from ops.console import Console
@@ -62,8 +61,9 @@ def load(c: Context, folder: str, json: bool = False) -> None:
         from ops import local_engine
 
         local_engine.ensure(console.say)
-        known = image_archive.load(Path(folder), _engine())
-        bills.take(CONFIG.absolute().parent, image_id(_engine(), known.name), Path(folder))
+        here = project()
+        known = image_archive.load(Path(folder), _engine(), [_app(here, env) for env in ("", *here.environments)])
+        bills.take(here.root, image_id(_engine(), known.name), Path(folder))
         image_archive.tell_job(known, os.environ)
         console.say(f"{known.name} is here" + (f", built by {known.run}" if known.run else ""), "green")
         console.document(vars(known))
@@ -123,7 +123,7 @@ def scan(
     with opened(json=json) as console:
         from datetime import UTC, datetime
 
-        from deploy.images import bills, show
+        from deploy.images import bills, show, vulnerabilities
         from deploy.images import scan as scanning
         from deploy.images.layers import opened_image
 
@@ -138,7 +138,7 @@ def scan(
         console.say(f"{len(report.packages)} packages; bill of materials: {_shown(kept)}")
         show.secrets(console, report)
         if not without_vulnerabilities and not report.secrets:
-            report = scanning.with_vulnerabilities(report, known.root, today, _ask)
+            report = scanning.with_vulnerabilities(report, known.root, today, vulnerabilities.ask)
         show.vulnerabilities(console, report)
         console.document(report.document())
         if report.exit_code:
@@ -154,17 +154,6 @@ def _write(file: Path, text: str) -> None:
         file.write_text(text, "utf-8")
     except OSError as error:
         raise ConfigError(f"{file} cannot be written", where="--sbom", why=error.strerror or "") from None
-
-
-def _ask(image: str) -> list[Vulnerability]:
-    from deploy.images import vulnerabilities
-    from ops.errors import Refused
-
-    program = vulnerabilities.scanner()
-    if program is None:
-        raise Refused(f"what is known against {image} was not looked for: neither trivy nor grype is installed",
-                      fix=vulnerabilities.INSTALL)  # fmt: skip
-    return vulnerabilities.vulnerabilities(program, image)
 
 
 def _epoch(source: Source | None, config: Mapping[str, Any]) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+from deploy import programs
 from deploy.audit.ignores import Ignore
 from deploy.audit.model import Advisory
 from ops.build_client import build_environment
@@ -20,6 +21,12 @@ INSTALL = (
     "https://trivy.dev or https://github.com/anchore/grype says how to install it; --without-vulnerabilities leaves this out"
 )
 _PATIENCE = 900.0  # seconds; the first run fetches a database
+_SETTINGS = ("TRIVY_", "GRYPE_")
+_PASSED_ON = {  # where the database is and how to get there; whatever else they can be told may hide findings
+    "TRIVY_CACHE_DIR", "TRIVY_CACERT", "TRIVY_DB_REPOSITORY", "TRIVY_JAVA_DB_REPOSITORY", "TRIVY_INSECURE", "TRIVY_USERNAME",
+    "TRIVY_PASSWORD", "TRIVY_REGISTRY_TOKEN", "TRIVY_SKIP_DB_UPDATE", "TRIVY_SKIP_JAVA_DB_UPDATE", "TRIVY_TIMEOUT",
+    "GRYPE_DB_CACHE_DIR", "GRYPE_DB_CA_CERT", "GRYPE_DB_UPDATE_URL", "GRYPE_DB_AUTO_UPDATE", "GRYPE_CHECK_FOR_APP_UPDATE",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,16 +58,24 @@ class Vulnerability:
 
 def scanner() -> str | None:
     """Return the scanner that is installed."""
-    return next(filter(shutil.which, COMMANDS), None)
+    return next(filter(programs.which, COMMANDS), None)
+
+
+def ask(image: str) -> list[Vulnerability]:
+    """Ask the scanner that is installed. Raises Refused when there is none, or it cannot tell."""
+    if program := scanner():
+        return vulnerabilities(program, image)
+    raise Refused(f"what is known against {image} was not looked for: neither trivy nor grype is installed", fix=INSTALL)
 
 
 def vulnerabilities(program: str, image: str) -> list[Vulnerability]:
     """Return what a scanner knows against an image of this engine. Raises Refused when it cannot tell: that is not clean."""
     command, parse = COMMANDS[program]
-    argv = [program, *(word.format(image=image) for word in command)]
+    argv = [programs.which(program) or program, *(word.format(image=image) for word in command)]
     try:
-        with tempfile.TemporaryDirectory(prefix="tidegate-scan-") as folder:  # so that no .trivyignore or .grype.yaml has a say
-            done = subprocess.run(argv, cwd=folder, env=build_environment(), stdin=subprocess.DEVNULL, capture_output=True,
+        with tempfile.TemporaryDirectory(prefix="tidegate-scan-") as folder:  # so that no .trivyignore or trivy.yaml has a say
+            Path(folder, _NOTHING).write_text("{}\n")
+            done = subprocess.run(argv, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True,
                                   text=True, errors="replace", check=False, timeout=_PATIENCE)  # fmt: skip
         if done.returncode == 0:
             return parse(json.loads(done.stdout))
@@ -71,6 +86,11 @@ def vulnerabilities(program: str, image: str) -> list[Vulnerability]:
         why = f"its answer is not what it documents: {error!r}"
     fix = "let it reach its database, or fetch that before; then run this again"
     raise Refused(f"{program} cannot tell what is known against {image}", why=why, fix=fix)
+
+
+def _environment() -> dict[str, str]:
+    known = build_environment()
+    return {name: value for name, value in known.items() if not name.startswith(_SETTINGS) or name in _PASSED_ON}
 
 
 def parse_trivy(document: Mapping[str, Any]) -> list[Vulnerability]:
@@ -107,9 +127,8 @@ def apply(found: Iterable[Vulnerability], ignores: Sequence[Ignore]) -> list[Vul
 
 
 def _judged(one: Vulnerability, ignores: Sequence[Ignore]) -> Vulnerability:
-    known = one.advisory
-    said = next((mark for mark in ignores if mark.id in known.names and mark.package in (None, known.package)), None)
-    return Vulnerability(known, one.severity, said.reason, said.expires) if said else one
+    said = next((mark for mark in ignores if mark.covers(one.advisory)), None)
+    return Vulnerability(one.advisory, one.severity, said.reason, said.expires) if said else one
 
 
 def _sorted(found: Iterable[Vulnerability]) -> list[Vulnerability]:
@@ -122,7 +141,10 @@ def _rank(severity: str) -> int:
     return known.index(severity) if severity in known else len(known)
 
 
+_NOTHING = "nothing.yaml"  # settings that say nothing, read in place of those of the home folder
 COMMANDS: Mapping[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], list[Vulnerability]]]] = {
-    "trivy": (("image", "--no-progress", "--scanners", "vuln", "--format", "json", "{image}"), parse_trivy),
-    "grype": (("docker:{image}", "-o", "json"), parse_grype),
-}
+    "trivy": (
+        ("image", "--image-src", "docker", "--no-progress", "--scanners", "vuln", "--format", "json", "{image}"), parse_trivy,
+    ),
+    "grype": (("docker:{image}", "--config", _NOTHING, "-o", "json"), parse_grype),
+}  # fmt: skip

@@ -104,3 +104,14 @@ def test_nothing_is_written_outside_of_ci(tmp_path: Path, monkeypatch: pytest.Mo
     with job_page({}):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_that_cannot_be_written_is_a_remark_and_hides_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with job_page({FILE: str(tmp_path)}):
+        pass
+    with pytest.raises(Failed, match="no room"), job_page({FILE: str(tmp_path / "none" / "page")}):
+        raise Failed("no room")
+    said = capsys.readouterr().err
+    assert said.count("the page of this job is not written: ") == 2

@@ -166,6 +166,7 @@ def test_a_server_that_reaches_no_registry_is_sent_the_image(servers: list[Serve
     link = Link(environment, environment.hosts[0])
     try:
         there = connect(link.socket, require_engine(link)["engine"]["ApiVersion"])
+        servers[0].root(f"docker image rm --force {wanted.name} || true")  # a stack may have stood there
         assert bring(there, wanted.reference, said.append, link.name) == wanted.name
         assert there.inspect_image(wanted.name)["Config"]["Entrypoint"] == ["/usr/bin/nginx-prometheus-exporter"]
         assert said[0] == f"pulling {wanted.name}"

@@ -56,3 +56,21 @@ def test_packages_are_installed_by_root_and_on_debian_alone(tmp_path: Path, monk
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not this_machine.can_install()
+
+
+@pytest.mark.parametrize(("ci", "sudo", "may"), [("true", 'shift; exec "$@"', True), ("true", "exit 1", False), ("", "", False)])
+def test_who_is_not_root_installs_by_sudo_in_ci_alone_and_without_a_question(
+    ci: str, sudo: str, may: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.this_machine.tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("CI", ci)
+    programs = Programs(tmp_path, monkeypatch)
+    programs.add("apt-get", 'test "$DEBIAN_FRONTEND" = noninteractive || exit 9')
+    programs.add("sudo", sudo)
+    assert this_machine.can_install() is (may and Path("/etc/debian_version").exists())
+    assert programs.called == (["sudo -n true"] if ci else [])
+    if this_machine.can_install():
+        install(["one"], lambda what: None)
+        assert len([line for line in programs.called if line.startswith("sudo -n env DEBIAN_FRONTEND")]) == 2
+        assert programs.called[-1].endswith("install -y --no-install-recommends one")

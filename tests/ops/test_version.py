@@ -74,3 +74,22 @@ def test_a_wheel_has_the_version_it_was_built_as(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(version, "PACKAGED", True)
     assert version.version() == "7.8.9"
+
+
+def test_a_hook_of_another_repository_that_runs_us_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, other = repository(tmp_path / "ours"), repository(tmp_path / "other")
+    git(root, "tag", "v1.2.0")
+    git(other, "tag", "v6.6.6")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    assert version.version(root) == "1.2.0"
+
+
+def test_a_tag_with_a_hyphen_names_no_release(tmp_path: Path) -> None:
+    root = repository(tmp_path)
+    git(root, "tag", "v1.2.0")
+    (root / "README.md").write_text("changed")
+    commit(root)
+    git(root, "tag", "v1.3.0-rc1")
+    assert version.version(root) == f"1.2.0.post1+g{git(root, 'rev-parse', '--short=7', 'HEAD')}"

@@ -71,6 +71,9 @@ class Run:
         self.number = self.number or str(1000 + self.forge.runs)
         head = ["git", "-C", str(self.forge.repositories[REPOSITORY]), "rev-parse", "HEAD"]
         self.sha = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+        self.forge.outcomes.mkdir(parents=True, exist_ok=True)
+        on_branch = subprocess.run([*head[:3], "rev-list", "HEAD"], capture_output=True, text=True, check=True).stdout
+        (self.forge.outcomes / "commits").write_text(on_branch)
 
     def job(self, name: str, machine: Machine, matrix: Mapping[str, Any] | None = None) -> Done:
         """Run one job after those it needs, and remember how it ended."""
@@ -85,7 +88,6 @@ class Run:
         about = {"id": int(self.number), "conclusion": "success" if went_well else "failure", "head_sha": self.sha,
                  "head_branch": BRANCH, "path": f".github/workflows/{self.name}.yml",
                  "head_repository": {"full_name": REPOSITORY}}  # fmt: skip
-        self.forge.outcomes.mkdir(parents=True, exist_ok=True)
         (self.forge.outcomes / f"{self.number}.json").write_text(json.dumps(about))
 
 
@@ -176,7 +178,8 @@ class JobRun:
         process = self.machine.start(["bash", "-e", str(script)], folder, self._env(step))
         with process:
             for line in process.stdout or ():
-                self._say(line)
+                if not line.startswith("::add-mask::"):  # GitHub shows no value there either
+                    self._say(line)
         if "id" in step:
             self.steps[step["id"]]["outputs"].update(_outputs((self.temp / "output").read_text()))
         return process.returncode == 0

@@ -19,7 +19,8 @@ JOBS = list(jobs())
 TASKS = ("inv", "nox")
 # Beside these two: what installs them, and how the one job that proposes a change does it.
 INSTALLS = re.compile(r"pip install --require-hashes -r (?:\.\./tidegate/)?(requirements/\w+\.txt)")
-ELSE = {"deploy-api.deploy": ["sha=$(gh", "echo"], "ci.sessions": ["matrix=$(nox", "echo"], "digests.digests": ["git", "gh"]}
+ELSE = {"deploy-api.deploy": ["sha=$", "status=$", "gh", ":", "echo"], "ci.sessions": ["matrix=$", "echo"],
+        "digests.digests": ["git", "gh", "grep", "exit"]}  # fmt: skip
 WRITES = {"digests.digests": {"contents": "write", "pull-requests": "write"}}
 
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -32,9 +33,18 @@ def runs(job: Job) -> list[str]:
 
 
 def first_words(script: str) -> list[str]:
-    """Return what each line of a script begins with, lines that go on aside."""
-    lines = [line for line in script.strip().splitlines() if not line.startswith((" ", "|"))]
-    return [re.sub(r"^exec (timeout \w+ )?", "", line).split(" ")[0] for line in lines]
+    """Return the first word of each command of a script: of those on one line, in a pipe, in `$(…)` and behind shell's words."""
+    lexer = shlex.shlex(script, posix=True, punctuation_chars="();&|<>\n")
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
+    found, begins = [], True
+    for word in lexer:
+        hidden = "$(" in word or "`" in word  # within quotes
+        if set(word) <= set("();&|<>\n"):
+            begins = begins or bool(set(word) - set("<>"))
+        elif hidden or begins and not re.fullmatch(r"exec|timeout|\d+m", word):
+            found.append(word)
+            begins = False
+    return found
 
 
 def commands() -> list[list[str]]:
@@ -103,6 +113,12 @@ def test_scripts_only_call_what_people_type(job: Job) -> None:
     assert [script for script in scripts for word in first_words(script) if word not in allowed] == []
 
 
+@pytest.mark.parametrize("hidden", ["if true; then evil; fi", "  evil", "inv deploy\n  | evil", 'inv "$(evil)"', "inv `evil`", "X=1 evil",
+                                    "inv a && evil", "exec timeout 5m evil", "inv a; evil", "inv a $(evil)", "nox\nevil"])  # fmt: skip
+def test_no_command_hides_in_a_script(hidden: str) -> None:
+    assert set(first_words(hidden)) - set(TASKS)
+
+
 def test_every_inv_command_names_a_task_and_options_that_exist() -> None:
     assert len(commands()) > 8
     program = Program()
@@ -165,3 +181,14 @@ def sessions() -> tuple[set[str], set[str]]:
     return {name for name, mark in marks.items() if "'ci'" in mark}, {
         name for name, mark in marks.items() if "default=False" not in mark
     }
+
+
+def test_what_waits_or_is_cancelled_is_of_the_same_kind() -> None:
+    ci = workflow("ci")["concurrency"]
+    assert "github.event_name" in ci["group"]
+    assert ci["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+    assert "inputs.environment || vars.BACKUPS_OF" in workflow("maintenance")["concurrency"]["group"]
+
+
+def test_only_the_default_branch_proposes_digests() -> None:
+    assert job("digests.digests").data["if"] == "github.ref_name == github.event.repository.default_branch"

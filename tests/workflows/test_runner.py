@@ -81,6 +81,7 @@ class WithGh(Here):
         ({"head_branch": "feature"}, "{}", False),
         ({"head_repository": {"full_name": "stranger/fork"}}, "{}", False),
         ({"path": ".github/workflows/ci.yml"}, "{}", False),
+        ({"head_sha": "f" * 40}, "{}", False),  # of a tag that is called like the branch
         ({}, "7/../{}", False),
         ({}, "7", False),
     ],

@@ -10,7 +10,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from invoke import Program
 
+import tasks
 from deploy import programs
 from deploy.audit.__main__ import main
 from deploy.audit.model import Accepted, Advisory, Finding, Gap, Lock, Report, listed
@@ -105,6 +107,17 @@ def test_the_app_of_ops_toml_is_audited_by_a_task() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [one["lock"] for one in json.loads(done.stdout)["audited"]] == ["example/requirements.lock"]
+
+
+@pytest.mark.parametrize("option", ["--offline", "--osv-url"])
+def test_an_option_that_is_empty_asks_no_service_but_is_refused(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(folder(tmp_path, FIXED)), option, ""]) == 2
+    assert f"{option} is empty" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        Program(namespace=tasks.namespace).run(["inv", "audit", option, ""])
+    assert ended.value.code == 2
 
 
 def test_a_task_that_cannot_audit_ends_with_its_exit_code(tmp_path: Path) -> None:

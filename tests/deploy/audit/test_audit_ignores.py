@@ -44,6 +44,11 @@ def test_an_ignore_of_something_else_covers_nothing_and_is_told(table: dict[str,
     assert [one.id for one in unused] == [table["id"]]
 
 
+@pytest.mark.parametrize(("written", "told"), [("typing_extensions", "typing-extensions"), ("pyyaml", "PyYAML")])
+def test_an_ignore_covers_a_package_however_its_name_is_written(written: str, told: str) -> None:
+    assert parse(ignore(package=written)).ignore[0].covers(Advisory(told, "1", "PYSEC-2023-74", (), (), ""))
+
+
 def test_an_ignore_that_has_expired_is_an_error_that_names_it() -> None:
     with pytest.raises(ConfigError, match="PYSEC-2023-74 of requests has expired"):
         parse(ignore("PYSEC-1"), ignore(days=-1, package="requests"))

@@ -45,7 +45,27 @@ def test_requirements_without_hashes_are_taken_for_a_lock_only_where_there_is_no
     assert names(tmp_path) == ["requirements.txt"]
     written(tmp_path, requirements_lock=FIXED)
     assert names(tmp_path) == ["requirements.lock"]
-    assert "requirements.txt without hashes" in find([tmp_path]).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "lock"), [("requirements.txt", "requirements.lock"), ("requirements/dev.txt", "requirements/dev.lock")]
+)
+def test_requirements_without_hashes_beside_a_lock_are_said_not_to_be_audited_until_a_lock_is_made_from_them(
+    tmp_path: Path, name: str, lock: str
+) -> None:
+    written(tmp_path, requirements_lock=FIXED, **{name.replace("/", "__").replace(".", "_"): "requests"})
+    [gap] = find([tmp_path]).gaps
+    assert (gap.what.endswith(name), gap.fix) == (True, f"uv pip compile --generate-hashes {name} -o {lock}")
+    (tmp_path / lock).write_text(f"{FIXED}    # via -r {name}\n")
+    assert find([tmp_path]).gaps == []
+
+
+def test_what_a_lock_was_compiled_from_is_read_from_its_comments_alone(tmp_path: Path) -> None:
+    lock = f"{FIXED}    # via\n    #   -r requirements.in, -r requirements.txt\n    #   flask\n"
+    written(tmp_path, requirements_lock=lock, requirements_txt="requests", requirements__dev_txt="requests")
+    assert [Path(one.what).name for one in find([tmp_path]).gaps] == ["dev.txt"]
+    written(tmp_path, requirements_lock=f"-r requirements.txt\n{FIXED}")
+    assert len(find([tmp_path]).gaps) == 2
 
 
 @pytest.mark.parametrize(("name", "kind"), [("Cargo.lock", "Rust"), ("package-lock.json", "Node"), ("what-we-ship", "Python")])

@@ -64,15 +64,38 @@ def test_every_secret_of_a_file_is_told_with_its_line_and_what_made_the_layer() 
     ]
 
 
+def packaged_key(key: bytes, maintainer: str = "Somebody <somebody@debian.org>") -> dict[str, object]:
+    """Return a key as a package has it, of which dpkg has a record."""
+    sums = f"{hashlib.md5(key, usedforsecurity=False).hexdigest()}  usr/share/example/key.pem\nbroken\n".encode()
+    status = f"Package: other\nVersion: 1\n\nPackage: example\nMaintainer: {maintainer}\nVersion: 1\n".encode()
+    return {"usr/share/example/key.pem": key, "var/lib/dpkg/info/example:amd64.md5sums": sums, "var/lib/dpkg/status": status}
+
+
 def test_a_file_as_its_debian_package_has_it_is_public_and_a_changed_one_is_not() -> None:
     key = pem().encode()
-    sums = f"{hashlib.md5(key, usedforsecurity=False).hexdigest()}  usr/share/example/key.pem\nbroken\n".encode()
-    packaged: dict[str, object] = {"usr/share/example/key.pem": key, "var/lib/dpkg/info/example.md5sums": sums}
+    packaged = packaged_key(key)
     assert seen(packaged) == []
     assert seen(packaged, {"usr/share/example/key.pem": pem("EC").encode()}) == [
         ("usr/share/example/key.pem", "private key", 2, False)
     ]
     assert seen(packaged, {"etc/key.pem": key}) == [("etc/key.pem", "private key", 2, False)]
+
+
+@pytest.mark.parametrize(
+    ("maintainer", "public"),
+    [
+        ("Debian Python Team <team+python@tracker.debian.org>", True),
+        ("Debian GCC Maintainers <debian-gcc@lists.debian.org>", True),
+        ("A Team <pkg-a@alioth-lists.debian.net>", True),
+        ("Ubuntu Developers <ubuntu-devel-discuss@lists.ubuntu.com>", True),
+        ("The House <ops@example.com>", False),
+        ("The House <ops@notdebian.org>", False),
+        ("debian.org <ops@debian.org.example.com>", False),
+        ("", False),
+    ],
+)
+def test_a_file_of_a_package_that_the_house_made_itself_is_not_public(maintainer: str, public: bool) -> None:
+    assert (seen(packaged_key(pem().encode(), maintainer)) == []) is public
 
 
 def test_of_a_large_file_the_beginning_is_looked_at_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

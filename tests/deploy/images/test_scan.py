@@ -11,7 +11,7 @@ import pytest
 
 from deploy.audit.model import Advisory
 from deploy.images.scan import Report, scan, with_vulnerabilities
-from deploy.images.vulnerabilities import Vulnerability, parse_grype, parse_trivy, scanner, vulnerabilities
+from deploy.images.vulnerabilities import Vulnerability, ask, parse_grype, parse_trivy, scanner, vulnerabilities
 from ops.config_problems import ConfigProblems
 from ops.errors import Refused
 from tests.deploy.images.made import image
@@ -56,9 +56,14 @@ def ignoring(root: Path, id: str, expires: str = "2026-06-01", name: str = "scan
     (root / name).write_text(IGNORE.format(id=id, expires=expires))
 
 
-def test_a_clean_image_says_so_and_what_was_not_looked_for(tmp_path: Path) -> None:
+def test_an_image_is_clean_or_not_only_when_vulnerabilities_were_looked_for(tmp_path: Path) -> None:
+    assert [scanned(tmp_path, *found).document()["clean"] for found in ((), (WAITING,), (MENDED,))] == [None, True, False]
+    assert scanned(tmp_path, files={"app/.env": ENV}).document()["clean"] is False
+
+
+def test_what_was_not_looked_for_is_said(tmp_path: Path) -> None:
     report = scanned(tmp_path, files={"var/lib/dpkg/status.d/tzdata": b"Package: tzdata\nVersion: 1\n"})
-    assert (report.exit_code, report.document()["clean"], report.document()["packages"]) == (0, True, 1)
+    assert (report.exit_code, report.document()["packages"]) == (0, 1)
     assert report.document()["vulnerabilities"] is None
     assert report.notes == ("known vulnerabilities were not looked for",)
 
@@ -110,6 +115,21 @@ def test_an_ignore_about_a_package_hides_no_secret(tmp_path: Path) -> None:
     assert scanned(tmp_path, files={"app/.env": ENV}).exit_code == 1
 
 
+def test_an_ignore_of_ours_that_is_about_nothing_any_more_is_told_once_all_was_looked_for(tmp_path: Path) -> None:
+    said = (IGNORE.format(id=id, expires="2026-06-01") for id in ("app/.env", "gone/.env", "CVE-2026-0003", "CVE-2020-9"))
+    (tmp_path / "scan.toml").write_text("\n".join(said))
+    ignoring(tmp_path, "CVE-2020-8", name="audit.toml")  # about locks: not to be judged by an image
+    told = [note.partition(": ")[2] for note in scanned(tmp_path, MENDED, files={"app/.env": ENV}).notes if "scan.toml" in note]
+    rest = "nothing is found any more that the ignore of {} is about: remove it"
+    assert told == [rest.format("gone/.env"), rest.format("CVE-2020-9")]
+    assert not any("scan.toml" in note for note in scanned(tmp_path).notes)
+
+
+def test_an_ignore_of_a_package_covers_it_in_an_image_however_its_name_is_written(tmp_path: Path) -> None:
+    (tmp_path / "audit.toml").write_text(IGNORE.format(id="CVE-2026-0003", expires="2026-06-01") + 'package = "Starlette"\n')
+    assert scanned(tmp_path, MENDED).exit_code == 0
+
+
 def test_files_that_were_not_read_whole_are_said(tmp_path: Path) -> None:
     report = Report("shop:1", "id", (), (), (), "", ("big",), ())
     assert report.notes[0].startswith("of big only the first")
@@ -148,10 +168,16 @@ def test_the_scanner_that_is_installed_is_asked_about_the_image(programs: Path) 
     (programs / "answer").write_text(json.dumps(GRYPE))
     program(programs, "grype", f'test "$1" = docker:shop:1 && exec /bin/cat {programs}/answer')
     assert scanner() == "grype"
-    assert [one.advisory.package for one in vulnerabilities("grype", "shop:1")] == ["starlette", "libc6"]
+    assert [one.advisory.package for one in ask("shop:1")] == ["starlette", "libc6"]
     program(programs, "trivy", "echo '{\"SchemaVersion\": 2}'")
     assert scanner() == "trivy"
     assert vulnerabilities("trivy", "shop:1") == []
+
+
+def test_nobody_to_ask_about_vulnerabilities_is_refused_with_a_way_out(programs: Path) -> None:
+    with pytest.raises(Refused, match="neither trivy nor grype is installed") as caught:
+        ask("shop:1")
+    assert "--without-vulnerabilities" in caught.value.fix
 
 
 def test_ignores_of_the_scanners_themselves_that_lie_around_have_no_say(
@@ -162,6 +188,42 @@ def test_ignores_of_the_scanners_themselves_that_lie_around_have_no_say(
     (programs / "answer").write_text(json.dumps(TRIVY))
     program(programs, "trivy", f"test -e .trivyignore && exit 1; exec /bin/cat {programs}/answer")
     assert len(vulnerabilities("trivy", "shop:1")) == 2
+
+
+@pytest.mark.parametrize("name", ["grype", "trivy"])
+def test_variables_that_hide_findings_are_not_passed_on_and_those_that_lead_to_the_database_are(
+    programs: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hiding = (
+        "TRIVY_SEVERITY",
+        "TRIVY_IGNORE_UNFIXED",
+        "TRIVY_IGNOREFILE",
+        "TRIVY_CONFIG",
+        "GRYPE_ONLY_FIXED",
+        "GRYPE_CONFIG",
+        "GRYPE_EXCLUDE",
+    )
+    leading = (
+        "TRIVY_CACHE_DIR",
+        "TRIVY_DB_REPOSITORY",
+        "GRYPE_DB_CACHE_DIR",
+        "GRYPE_DB_UPDATE_URL",
+        "HTTPS_PROXY",
+        "GITHUB_TOKEN",
+    )
+    for variable in (*hiding, *leading):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    program(programs, name, f'/usr/bin/env > {programs}/told; echo \'{{"SchemaVersion": 2, "matches": []}}\'')
+    assert vulnerabilities(name, "shop:1") == []
+    told = {line.partition("=")[0] for line in (programs / "told").read_text().splitlines()}
+    assert (told & set(hiding), set(leading) - told) == (set(), set())
+
+
+def test_settings_of_the_home_folder_have_no_say_and_the_image_is_that_of_the_engine(programs: Path) -> None:
+    program(programs, "grype", """test "$2" = --config && test "$(/bin/cat "$3")" = "{}" && echo '{"matches": []}'""")
+    assert vulnerabilities("grype", "shop:1") == []
+    program(programs, "trivy", """test "$2 $3" = "--image-src docker" && echo '{"SchemaVersion": 2}'""")
+    assert vulnerabilities("trivy", "shop:1") == []
 
 
 @pytest.mark.parametrize("name", ["grype", "trivy"])

@@ -13,7 +13,7 @@ from deploy.images.bases import Base
 from deploy.images.scan import Ignored, Report, scan
 from deploy.images.size import Size
 from ops.console import Console
-from ops.errors import ConfigError, Refused
+from ops.errors import ConfigError
 from tests.deploy.images.made import image
 from tests.deploy.images.test_scan import MENDED, WAITING
 
@@ -76,13 +76,6 @@ def test_lint_without_hadolint_says_how_to_get_it_and_finds_what_it_can(
     (tmp_path / "Dockerfile").write_text("FROM debian:13\nUSER 10001\n")
     tasks.lint(Context(), file=[])
     assert "nothing to find in Dockerfile" in capsys.readouterr().out
-
-
-def test_nobody_to_ask_about_vulnerabilities_is_refused_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Refused, match="neither trivy nor grype is installed") as caught:
-        tasks._ask("shop:1")
-    assert "--without-vulnerabilities" in caught.value.fix
 
 
 def test_a_bill_has_the_time_of_the_commit_or_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
