@@ -56,7 +56,7 @@ def load(folder: Path, engine: APIClient, apps: Iterable[App]) -> Archived:
                       fix="build it with the ops.toml that is here: inv docker.save")  # fmt: skip
     if not (folder / IMAGE).is_file():
         raise Refused(f"there is no {IMAGE}", where=str(folder), why=f"{ABOUT} tells of one", fix="inv docker.save")
-    if others := _names(folder / IMAGE) - {known.name}:
+    if others := _names(folder / IMAGE) - {_short(known.name)}:
         raise Refused(f"the archive holds more than {known.name}", where=str(folder / IMAGE), why=", ".join(sorted(others)))
     with (folder / IMAGE).open("rb") as file:
         for said in engine.load_image(file):  # it ends when the engine has all of it
@@ -78,14 +78,19 @@ def _names(archive: Path) -> set[str]:
     try:
         with tarfile.open(archive, "r:") as tar:
             members = [(normpath(one.name), tar.extractfile(one)) for one in tar if normpath(one.name) in _NAMES]
-            return {name for member, file in members if file for name in _NAMES[member](json.load(file))}
+            return {_short(name) for member, file in members if file for name in _NAMES[member](json.load(file))}
     except (tarfile.TarError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise Failed("this is no archive of an image", where=str(archive), why=str(error)) from None
 
 
+def _short(name: str) -> str:
+    """Return a name as engines shorten it."""
+    return name.removeprefix("docker.io/").removeprefix("library/")
+
+
 def _of_index(told: Mapping[str, Any]) -> list[str]:
     annotations = [one.get("annotations") or {} for one in told["manifests"]]
-    return [found[_FULL_NAME].removeprefix("docker.io/") for found in annotations if _FULL_NAME in found]
+    return [found[_FULL_NAME] for found in annotations if _FULL_NAME in found]
 
 
 def _of_repositories(told: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -38,10 +38,9 @@ def can_install() -> bool:
     """Say whether we may install packages here: Debian or Ubuntu, as root, or in CI as one who becomes root unasked."""
     if shutil.which("apt-get") is None or not Path("/etc/debian_version").exists():
         return False
-    return (
-        os.geteuid() == 0
-        or bool(_sudo())
-        and subprocess.run([*_sudo(), "true"], capture_output=True, check=False).returncode == 0
+    become = _sudo()
+    return os.geteuid() == 0 or (
+        bool(become) and subprocess.run([*become, "true"], capture_output=True, check=False).returncode == 0
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Context, Exit, task
 
-from ops.menu import CONFIG, ENV, JSON, VERBOSE, opened, project
+from ops.menu import ENV, JSON, VERBOSE, opened, project
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

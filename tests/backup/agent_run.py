@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posix  # its _exit: that of os writes down what was covered where that is measured, which takes longer than these live
 import sqlite3
 import sys
 from argparse import Namespace
@@ -101,15 +102,15 @@ def die_at(number: int, action: Callable[[], object]) -> tuple[int, str]:
                 left -= 1
                 if left == 0:
                     os.write(writer, f"{event} {arguments!r}"[:300].encode())
-                    os._exit(DIED)
+                    posix._exit(DIED)
 
         sys.addaudithook(count)
         try:
             action()
-            os._exit(0)
+            posix._exit(0)
         except BaseException as error:
             os.write(writer, repr(error).encode()[:300])
-            os._exit(1)
+            posix._exit(1)
     os.close(writer)
     with os.fdopen(reader) as words:
         said = words.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import posix
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -69,10 +70,10 @@ def dies(work: Callable[[], object], at: int) -> bool:
         try:
             _count_steps(at)
             work()
-            os._exit(0)
+            posix._exit(0)
         except BaseException as error:
             os.write(2, f"{error!r}\n".encode())
-        os._exit(1)
+        posix._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert code in (0, KILLED)
     return code == KILLED
@@ -86,7 +87,7 @@ def _count_steps(at: int) -> None:
             nonlocal count
             count += 1
             if count == at:
-                os._exit(KILLED)
+                posix._exit(KILLED)
             return real(*args, **more)
 
         return step

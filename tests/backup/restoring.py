@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import posix
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -244,13 +245,13 @@ class World:
         child = os.fork()
         if child == 0:
             try:
-                self.step.count, self.step.at, self.step.then = 0, at, lambda: os._exit(DIED)
+                self.step.count, self.step.at, self.step.then = 0, at, lambda: posix._exit(DIED)
                 for name in ("write", "remove", "append"):
                     setattr(files, name, stepping(name, getattr(files, name), self.step))
                 action()
             except BaseException:
-                os._exit(1)
-            os._exit(0)
+                posix._exit(1)
+            posix._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def live(self) -> dict[str, str]:

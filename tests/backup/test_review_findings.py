@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import posix
 import shutil
 import signal
 import threading
@@ -212,7 +213,7 @@ def test_a_failure_nobody_foresaw_is_written_down_and_told(app: App, monkeypatch
 
 def test_a_run_that_is_killed_every_time_is_told_by_the_next(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: Any) -> None:
-        os._exit(9)
+        posix._exit(9)
 
     with deaf(app, monkeypatch) as told:
         with monkeypatch.context() as patch:

@@ -141,6 +141,15 @@ def test_an_image_of_another_app_is_refused(folder: Path) -> None:
     assert caught.value.why == "that is registry.example/shop:1.4.0 or tidegate/other:1.4.0"
 
 
+def test_a_name_is_the_same_with_its_registry_and_without(tmp_path: Path) -> None:
+    full = ImageRef("docker.io/me/shop:1", "1", "f00d", 7)
+    save(full, tmp_path, engine(**{full.name: "f00d"}))
+    (tmp_path / IMAGE).write_bytes(archive(["me/shop:1"], "f00d"))
+    assert (
+        load(tmp_path, engine(**{full.name: "f00d"}), [App(name="shop", image="docker.io/me/shop", port=3000)]).name == full.name
+    )
+
+
 def test_no_image_at_all_says_which_run_to_name(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="there is no image") as caught:
         read(tmp_path)

@@ -27,7 +27,11 @@ from tests.docs.test_commands import TASKS, assert_parses
 
 ANY = "*"
 NOT_KEYS = {"audit.toml", "backup.json", "docker.io"}  # files, a package of Debian's
-YOURS = {"services.yaml", "example/tidegate", ".grype.yaml"}  # a project's Compose file, somebody's copy of this repository, a scanner's file
+YOURS = {
+    "services.yaml",
+    "example/tidegate",
+    ".grype.yaml",
+}  # a project's Compose file, somebody's copy of this repository, a scanner's file
 FOREIGN = {"--no-cache"}  # docker build's
 INTERNAL = {"TIDEGATE_KNOWN_HOSTS_FILE"}  # what a command tells the programs that it starts
 

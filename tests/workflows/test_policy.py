@@ -41,7 +41,7 @@ def first_words(script: str) -> list[str]:
         hidden = "$(" in word or "`" in word  # within quotes
         if set(word) <= set("();&|<>\n"):
             begins = begins or bool(set(word) - set("<>"))
-        elif hidden or begins and not re.fullmatch(r"exec|timeout|\d+m", word):
+        elif hidden or (begins and not re.fullmatch(r"exec|timeout|\d+m", word)):
             found.append(word)
             begins = False
     return found
