@@ -250,7 +250,7 @@ def _measured(session: nox.Session) -> tuple[str, ...]:
 
 
 def _combine(session: nox.Session, data: str, files: Sequence[str]) -> None:
-    session.run("coverage", "combine", "--quiet", "--keep", f"--data-file={data}", *files)
+    session.run("coverage", "combine", "--quiet", "--keep", f"--data-file={data}", *files, log=False)
 
 
 def _lowered_floor(session: nox.Session) -> str:
