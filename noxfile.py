@@ -130,10 +130,10 @@ def coverage(session: nox.Session) -> None:
     found = {name: sorted(map(str, (DATA / name).glob("run.*"))) for name in MEASURED}  # others' may be of older files
     if lacking := [name for name, files in found.items() if not files]:
         session.error(f"{DATA}/ lacks what {' and '.join(lacking)} ran: nox -s {' '.join(lacking)}")
-    _combine(session, ".coverage.integration", found["integration"])
+    _combine(session, ".coverage-integration", found["integration"])
     _combine(session, ".coverage", [file for files in found.values() for file in files])
     session.log("integration alone covers, in %:")
-    session.run("coverage", "report", "--format=total", "--fail-under=0", "--data-file=.coverage.integration")
+    session.run("coverage", "report", "--format=total", "--fail-under=0", "--data-file=.coverage-integration")
     session.run("coverage", "html", "--quiet", "--fail-under=0")
     session.run("coverage", "xml", "--quiet", "--fail-under=0")
     _summarise(session)
