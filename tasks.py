@@ -78,7 +78,7 @@ def _release(kind: str, env: str, *, json: bool, yes: bool, verbose: bool, dry_r
                     show.plan_steps(console, plan)
                 needed = (environment.approve or plan.skips_backup) and not (plan.refusals or plan.unchanged or dry_run)
                 without = " without a backup of its data" if plan.skips_backup else ""
-                return not needed or console.confirm(f"{plan.kind} {plan.release} to {environment.name}{without}?")
+                return not needed or console.confirm(f"{f'{plan.kind} {plan.release}'.strip()} to {environment.name}{without}?")
 
             interrupt_once()
             printer = show.Printer(console, verbose=verbose)

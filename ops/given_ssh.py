@@ -24,6 +24,7 @@ def given_ssh(environ: MutableMapping[str, str]) -> Iterator[None]:
     """
     key, hosts = environ.pop(KEY, ""), environ.pop(HOSTS, "")
     with ExitStack() as work:
+        work.callback(environ.update, {name: text for name, text in ((KEY, key), (HOSTS, hosts)) if text})  # for the next task
         if key or hosts:
             folder = Path(work.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-ssh-")))
         if hosts:

@@ -47,6 +47,7 @@ def test_an_agent_holds_the_key_while_a_command_works(key: str, tmp_path: Path, 
         assert held() == (tmp_path / "key.pub").read_text()
     assert not agent.exists()
     assert not agent.parent.exists()
+    assert os.environ[KEY] == key, "the next task of the same command finds none"
 
 
 def test_the_agent_ends_with_a_command_that_is_killed(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
